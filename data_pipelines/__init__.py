@@ -1,0 +1,1 @@
+"""Bytes to batches: the only package that imports TensorFlow."""

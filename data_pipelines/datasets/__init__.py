@@ -1,0 +1,1 @@
+"""How the files and labels of each data set become a manifest."""

@@ -1,0 +1,402 @@
+"""The record schema of a prepared directory: writing it and reading it.
+
+A prepared directory holds, per split, TFRecord shards with contiguous clip ids and a
+`clips_SPLIT.csv`; for the whole, TFDS metadata, so that
+`tfds.builder_from_directory` reads it, and `prepared.json`, which is written last.
+
+TensorFlow takes seconds to import, so the functions that need it import it: opening
+an index does not.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, Int16, Int32
+
+from xdc_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+SAMPLE_RATE_HZ = 16_000
+FORMAT_VERSION = 1
+DATASET_NAME = "clips"
+SUMMARY_FILE = "prepared.json"
+INDEX_COLUMNS = (
+    "clip_id",
+    "video_id",
+    "start_s",
+    "duration_s",
+    "num_frames",
+    "num_samples",
+    "label",
+    "fold",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One clip as it is stored, all but its `clip_id`.
+
+    Attributes:
+      video_id: path of the source, as in the manifest.
+      start_s: where the clip starts in its source, seconds.
+      fps: frames per second of `frames`; 0 where there are none.
+      frames: one RGB JPEG per frame; empty where the source has no pictures.
+      audio: mono samples at 16 kHz, from the instant of the first frame on; empty
+        where the source has no sound.
+      label: class id, -1 where unlabelled.
+      fold: cross-validation fold, -1 where none.
+    """
+
+    video_id: str
+    start_s: float
+    fps: float
+    frames: Sequence[bytes]
+    audio: Int16[np.ndarray, " samples"]
+    label: int = -1
+    fold: int = -1
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds: of the pictures, or of the sound where there are none."""
+        if self.frames:
+            return len(self.frames) / self.fps
+        return len(self.audio) / SAMPLE_RATE_HZ
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitIndex:
+    """What `clips_SPLIT.csv` says of each clip, by clip id, and the split's shards.
+
+    Attributes:
+      files: paths of the shards; clip ids are contiguous over them, in this order.
+      video_id: path of the source, as in the manifest.
+      start_s: where the clip starts in its source, seconds.
+      duration_s: length of the clip, seconds.
+      num_frames: number of pictures, 0 where the source has none.
+      num_samples: number of 16 kHz samples, 0 where the source has no sound.
+      label: class id, -1 where unlabelled.
+      fold: cross-validation fold, -1 where none.
+    """
+
+    files: tuple[str, ...]
+    video_id: np.ndarray
+    start_s: Float32[np.ndarray, " clips"]
+    duration_s: Float32[np.ndarray, " clips"]
+    num_frames: Int32[np.ndarray, " clips"]
+    num_samples: Int32[np.ndarray, " clips"]
+    label: Int32[np.ndarray, " clips"]
+    fold: Int32[np.ndarray, " clips"]
+
+    def __len__(self) -> int:
+        return len(self.video_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedData:
+    """A finished prepared directory.
+
+    Attributes:
+      data_dir: where it lies.
+      class_names: sorted class names; a label is an index into it.
+      fingerprint: hex digest of every record of every split, in order, and of the
+        class names.
+      splits: the clips of each split.
+    """
+
+    data_dir: str
+    class_names: tuple[str, ...]
+    fingerprint: str
+    splits: dict[str, SplitIndex]
+
+
+class SplitWriter:
+    """Writes the records of one split, giving them the clip ids 0, 1, 2, ...
+
+    Shards have temporary names until `close` knows how many there are.
+    """
+
+    def __init__(self, out_dir: Path, split: str, records_per_shard: int):
+        self.split = split
+        self.shard_lengths: list[int] = []
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._out_dir = out_dir
+        self._records_per_shard = records_per_shard
+        self._writer: tf.io.TFRecordWriter | None = None
+        self._num_clips = 0
+        self._index_file = (out_dir / f"clips_{split}.csv").open(
+            "w", newline="", encoding="utf-8", errors="surrogateescape"
+        )
+        self._index = csv.writer(self._index_file, lineterminator="\n")
+        self._index.writerow(INDEX_COLUMNS)
+
+    def write(self, record: Record) -> None:
+        """Appends `record` with the next clip id."""
+        import tensorflow as tf
+
+        if self._num_clips % self._records_per_shard == 0:
+            self._close_shard()
+            path = self._out_dir / self._temporary_name(len(self.shard_lengths))
+            self._writer = tf.io.TFRecordWriter(str(path))
+            self.shard_lengths.append(0)
+        serialized = serialize(record, self._num_clips)
+        self._writer.write(serialized)
+        self._digest.update(serialized)
+        self._index.writerow(
+            (
+                self._num_clips,
+                record.video_id,
+                f"{record.start_s:.6f}",
+                f"{record.duration_s:.6f}",
+                len(record.frames),
+                len(record.audio),
+                record.label,
+                record.fold,
+            )
+        )
+        self.shard_lengths[-1] += 1
+        self._num_clips += 1
+
+    def close(self) -> None:
+        """Flushes the split and gives its shards their final names."""
+        self._close_shard()
+        self._index_file.close()
+        for shard, path in enumerate(self.paths):
+            (self._out_dir / self._temporary_name(shard)).rename(path)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The final paths of the shards, in order."""
+        total = len(self.shard_lengths)
+        stem = f"{DATASET_NAME}-{self.split}.tfrecord"
+        return [
+            self._out_dir / f"{stem}-{shard:05d}-of-{total:05d}"
+            for shard in range(total)
+        ]
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the serialized records so far."""
+        return self._digest.hexdigest()
+
+    def _temporary_name(self, shard: int) -> str:
+        return f"incomplete-{self.split}-{shard:05d}"
+
+    def _close_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def serialize(record: Record, clip_id: int) -> bytes:
+    """A record as a serialized `tf.train.Example`; `features` is its schema."""
+    import tensorflow as tf
+
+    def int64(value: int) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    def float32(value: float) -> tf.train.Feature:
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+
+    def strings(values: Sequence[bytes]) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+    feature = {
+        "clip_id": int64(clip_id),
+        "video_id": strings([record.video_id.encode(errors="surrogateescape")]),
+        "start_s": float32(record.start_s),
+        "frames": strings(record.frames),
+        "fps": float32(record.fps),
+        "audio": strings([record.audio.astype("<i2", copy=False).tobytes()]),
+        "label": int64(record.label),
+        "fold": int64(record.fold),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(serialized: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+    """One serialized record as tensors; the pictures stay JPEG.
+
+    Returns:
+      clip_id, label, fold: int64 []; video_id: string []; start_s, fps: float32 [];
+      frames: string [num_frames]; audio: int16 [num_samples].
+    """
+    import tensorflow as tf
+
+    record = tf.io.parse_single_example(
+        serialized,
+        {
+            "clip_id": tf.io.FixedLenFeature([], tf.int64),
+            "video_id": tf.io.FixedLenFeature([], tf.string),
+            "start_s": tf.io.FixedLenFeature([], tf.float32),
+            "frames": tf.io.RaggedFeature(tf.string),
+            "fps": tf.io.FixedLenFeature([], tf.float32),
+            "audio": tf.io.FixedLenFeature([], tf.string),
+            "label": tf.io.FixedLenFeature([], tf.int64),
+            "fold": tf.io.FixedLenFeature([], tf.int64),
+        },
+    )
+    record["audio"] = tf.io.decode_raw(record["audio"], tf.int16)
+    return record
+
+
+def features(class_names: Sequence[str]) -> "tfds.features.FeaturesDict":
+    """The TFDS features of a record."""
+    import tensorflow_datasets as tfds
+
+    return tfds.features.FeaturesDict(
+        {
+            "clip_id": np.int64,
+            "video_id": tfds.features.Text(),
+            "start_s": np.float32,
+            "frames": tfds.features.Sequence(
+                tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+            ),
+            "fps": np.float32,
+            "audio": tfds.features.Tensor(
+                shape=(None,),
+                dtype=np.int16,
+                encoding="bytes",
+                doc=f"Mono samples at {SAMPLE_RATE_HZ} Hz.",
+            ),
+            "label": tfds.features.ClassLabel(names=class_names)
+            if class_names
+            else np.int64,
+            "fold": np.int64,
+        }
+    )
+
+
+def write_metadata(
+    out_dir: Path,
+    writers: Iterable[SplitWriter],
+    class_names: Sequence[str],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Turns a folder of closed shards into a prepared directory.
+
+    Args:
+      out_dir: the folder that the writers wrote to.
+      writers: the closed writer of each split; a split without clips is left out.
+      class_names: sorted class names.
+      provenance: what the directory was made from, JSON values; kept in
+        `prepared.json` beside what this function adds.
+    """
+    import tensorflow_datasets as tfds
+
+    writers = [writer for writer in writers if writer.shard_lengths]
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=out_dir, dataset_name=DATASET_NAME, filetype_suffix="tfrecord"
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=out_dir,
+        features=features(class_names),
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=writer.split,
+                shard_lengths=writer.shard_lengths,
+                num_bytes=sum(path.stat().st_size for path in writer.paths),
+                filename_template=template.replace(split=writer.split),
+            )
+            for writer in writers
+        ],
+        check_data=False,
+        description="Clips of video with sound, prepared by xdc_jax.",
+        disable_shuffling=True,
+    )
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(list(class_names)).encode())
+    for writer in writers:
+        digest.update(f"{writer.split} {writer.digest}".encode())
+    summary = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": digest.hexdigest(),
+        "class_names": list(class_names),
+        "splits": {w.split: [path.name for path in w.paths] for w in writers},
+        **provenance,
+    }
+    temporary = out_dir / f"{SUMMARY_FILE}.incomplete"
+    temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    temporary.rename(out_dir / SUMMARY_FILE)
+
+
+def read_summary(data_dir: str | Path) -> dict[str, Any]:
+    """What `prepared.json` says of a finished prepared directory.
+
+    Raises:
+      UserError: the directory is missing, unfinished, or of another format version.
+    """
+    path = Path(data_dir) / SUMMARY_FILE
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{data_dir}: found no {SUMMARY_FILE}, expected a directory that "
+            "`xdc prepare --out=DIR` has finished. Prepare it first."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}). Prepare again.") from error
+    if summary.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version is {summary.get('format_version')}, expected "
+            f"{FORMAT_VERSION}. Prepare again with this version."
+        )
+    return summary
+
+
+def open_prepared(data_dir: str | Path) -> PreparedData:
+    """Opens the index of a prepared directory, without TensorFlow.
+
+    Raises:
+      UserError: it is no finished prepared directory, or files of it are missing.
+    """
+    data_dir = Path(data_dir)
+    summary = read_summary(data_dir)
+    return PreparedData(
+        data_dir=str(data_dir),
+        class_names=tuple(summary["class_names"]),
+        fingerprint=summary["fingerprint"],
+        splits={
+            split: _read_index(data_dir, split, files)
+            for split, files in summary["splits"].items()
+        },
+    )
+
+
+def _read_index(data_dir: Path, split: str, files: Sequence[str]) -> SplitIndex:
+    index_path = data_dir / f"clips_{split}.csv"
+    for path in (index_path, *(data_dir / name for name in files)):
+        if not path.is_file():
+            raise UserError(
+                f"{path}: listed in {data_dir / SUMMARY_FILE} but missing. Copy the "
+                "whole directory, or prepare it again."
+            )
+    with index_path.open(
+        newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        rows = list(csv.DictReader(file))
+    column = {name: [row[name] for row in rows] for name in INDEX_COLUMNS}
+    if column["clip_id"] != [str(i) for i in range(len(rows))]:
+        raise UserError(
+            f"{index_path}: clip_id is not 0 to {len(rows) - 1} in order; the file "
+            "was changed after it was written. Prepare again."
+        )
+    return SplitIndex(
+        files=tuple(str(data_dir / name) for name in files),
+        video_id=np.array(column["video_id"], dtype=str),
+        start_s=np.array(column["start_s"], dtype=np.float32),
+        duration_s=np.array(column["duration_s"], dtype=np.float32),
+        num_frames=np.array(column["num_frames"], dtype=np.int32),
+        num_samples=np.array(column["num_samples"], dtype=np.int32),
+        label=np.array(column["label"], dtype=np.int32),
+        fold=np.array(column["fold"], dtype=np.int32),
+    )

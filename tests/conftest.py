@@ -1,0 +1,55 @@
+"""Eight CPU devices for every test, and clips that live in memory."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from tests.arrays import ArrayClips
+from xdc_jax import parallel
+from xdc_jax.config import pretrain_config
+
+REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real media files; skips where it is missing."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("needs the real data in ../shared/data, which is not here")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def one_device():
+    return parallel.make_mesh(jax.devices()[:1])
+
+
+@pytest.fixture(scope="session")
+def eight_devices():
+    return parallel.make_mesh(jax.devices()[:8])
+
+
+@pytest.fixture
+def tiny_config():
+    """A config whose run on `tiny_clips` takes seconds."""
+    config = pretrain_config()
+    config.dtype = "float32"
+    for model in (config.video_model, config.audio_model):
+        model.width, model.stage_sizes = 4, (1, 1, 1, 1)
+    for modality in ("video", "audio", "joint"):
+        config.clustering[f"k_{modality}"] = 5
+    config.iterations, config.epochs, config.batch_size = 2, 2, 16
+    config.log_every_steps = 1
+    return config
+
+
+@pytest.fixture
+def tiny_clips():
+    return ArrayClips(num_train=72, num_test=24)

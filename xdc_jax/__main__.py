@@ -1,0 +1,74 @@
+"""Cross-Modal Deep Clustering of video and audio: `xdc VERB --flags`.
+
+`python -m xdc_jax` is the same program. `xdc VERB --help` explains a verb.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+
+from absl import flags, logging
+
+from xdc_jax.errors import UserError
+
+# verb -> (module, what it does)
+VERBS = {
+    "demo": ("xdc_jax.demo", "show XDC beat single-modal clustering, in minutes"),
+    "prepare": ("data_pipelines.prepare", "media files -> shards of clips"),
+    "pretrain": ("xdc_jax.pretrain", "the deep-clustering loop on prepared clips"),
+}
+
+
+def _usage() -> str:
+    lines = [__doc__.strip(), "", "verbs:"]
+    lines += [f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(lines)
+
+
+def _fail(verb: str, message: object) -> int:
+    print(f"xdc {verb}: error: {message}", file=sys.stderr)
+    return 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the verb named by the first argument and returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    verb, *rest = argv
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        print(f"xdc: unknown verb {verb!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    # TensorFlow's and gRPC's start-up chatter is not the user's concern.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    module = importlib.import_module(VERBS[verb][0])
+    module.define_flags()
+    if any(arg in ("-h", "--help", "-help") for arg in rest):
+        print(f"{module.__doc__.strip()}\n{flags.FLAGS.module_help(module)}")
+        return 0
+    try:
+        positional = flags.FLAGS([f"xdc {verb}", *rest])[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, UserError) as error:
+        return _fail(verb, error)
+    if positional:
+        return _fail(
+            verb, f"unexpected argument {positional[0]!r}; see xdc {verb} --help"
+        )
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+        return module.main() or 0
+    except UserError as error:
+        return _fail(verb, error)
+    except KeyboardInterrupt:
+        print(f"xdc {verb}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The device mesh, and how arrays and functions are spread over it.
+
+There is one mesh axis, `data`. Every device-side function is written for one core and
+mapped with `jax.shard_map`; sums over the batch are `jax.lax.psum` over `data`.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from xdc_jax.errors import UserError
+
+DATA_AXIS = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh of all devices (or those given) along `data`."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(
+        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises UserError unless the global batch divides over the devices."""
+    if batch_size % mesh.size:
+        raise UserError(
+            f"config.batch_size is {batch_size}, which {mesh.size} devices cannot "
+            f"share evenly; use a multiple of {mesh.size}"
+        )
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts every array of `tree` whole on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays, split over `data`, of this process's rows of a batch."""
+    sharding = NamedSharding(mesh, P(DATA_AXIS))
+    return {
+        key: jax.make_array_from_process_local_data(sharding, value)
+        for key, value in batch.items()
+    }
+
+
+def map_over_data(
+    function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any, donate: tuple = ()
+) -> Callable:
+    """Jits `function`, written for one core, over the mesh.
+
+    Replication is not tracked (`check_vma=False`), so `jax.grad` inside the function
+    gives this core's part of the gradient, and the function sums it with `psum`.
+    """
+    mapped = jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+    return jax.jit(mapped, donate_argnums=donate)
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in the user's cache folder.
+
+    `JAX_COMPILATION_CACHE_DIR` names another folder.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache_dir = str(Path(root) / "xdc_jax" / "xla")
+        jax.config.update("jax_compilation_cache_dir", cache_dir)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

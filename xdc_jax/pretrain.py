@@ -1,0 +1,463 @@
+"""Pretrains a video and an audio encoder by deep clustering, without labels.
+
+Example:
+  xdc prepare --dataset=digits_tones --out=runs/digits_tones
+  xdc pretrain --config=configs/xdc_digits_tones.py:method=xdc,k=64 \
+      --data=runs/digits_tones --workdir=runs/xdc
+
+Each iteration extracts features of every clip, clusters them, and trains the encoders
+to predict the clusters that the method assigns to them. The workdir holds config.json,
+metrics.jsonl, tensorboard/, checkpoints/, clusters/ and results.json. Started again
+with the same arguments, a run that was interrupted goes on where it stopped and ends
+with the same parameters.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags, logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+from tqdm import tqdm
+
+from xdc_jax import config as config_lib
+from xdc_jax import parallel
+from xdc_jax.clustering import assignments as assignments_lib
+from xdc_jax.clustering import sampling, targets
+from xdc_jax.errors import UserError
+from xdc_jax.files import write_atomically
+from xdc_jax.training import optimizer, steps
+from xdc_jax.training import state as state_lib
+from xdc_jax.training.checkpoint import Checkpoints
+from xdc_jax.training.extraction import extract
+from xdc_jax.training.metrics import MetricsLog
+from xdc_jax.training.probe import linear_probe
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is: saved with each checkpoint, so that it can go on from there.
+
+    Attributes:
+        iteration: of deep clustering, from 0.
+        epoch: of the iteration, from 0.
+        batch: of the epoch, from 0. Heads are new at the first batch of an iteration.
+        best_loss: lowest held-out pseudo-label loss of the iteration so far.
+        stale_epochs: epochs since it was reached.
+        metrics_lines: lines of metrics.jsonl that belong to what was done so far.
+        seconds: wall time that the run has taken, interruptions left out.
+    """
+
+    iteration: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_loss: float = float("inf")
+    stale_epochs: int = 0
+    metrics_lines: int = 0
+    seconds: float = 0.0
+
+
+class Pretraining:
+    """One run of the deep-clustering loop."""
+
+    def __init__(self, config: ConfigDict, clips: Any, workdir: str | Path, mesh: Mesh):
+        """Checks the config, builds the networks and restores what there is.
+
+        Args:
+            config: see `config.pretrain_config`.
+            clips: where clips come from; see `data_pipelines.clips.ClipData`.
+            workdir: a new folder, or that of an interrupted run of this config.
+            mesh: see `parallel.make_mesh`.
+        """
+        config_lib.check(config)
+        parallel.check_batch_size(config.batch_size, mesh)
+        self.config, self.clips, self.mesh = config, clips, mesh
+        self.workdir = Path(workdir)
+        self.plan = targets.make_plan(config.method, config.same_modality)
+        self.split = config.train_split
+        self.truth = clips.labels(self.split)
+        self.usable = clips.usable(self.split, self.plan.modalities)
+        self.held_out = sampling.held_out(self.usable, config.held_out, config.seed)
+        self.classes = self._count_classes()
+        self._check_data()
+        _claim_workdir(self.workdir, config, clips)
+
+        self.iterations, self.epochs = config.iterations, config.epochs
+        if config.method == "supervised":  # labels do not change: one long iteration
+            self.iterations, self.epochs = 1, config.iterations * config.epochs
+        self.steps_per_epoch = (
+            config.clips_per_record * int((self.usable & ~self.held_out).sum())
+        ) // config.batch_size
+        if self.iterations and not self.steps_per_epoch:
+            raise UserError(
+                f"config.batch_size is {config.batch_size}, more than the clips of an "
+                f"epoch; {int(self.usable.sum())} of {len(self.usable)} have "
+                f"{' and '.join(self.plan.modalities)}"
+            )
+
+        self.networks, state = state_lib.create(config, self.plan)
+        self.state = parallel.replicate(state, mesh)
+        self.extract_step = steps.compile_extract_step(mesh, self.networks)
+        self.train_step = steps.compile_train_step(
+            mesh, self.networks, optimizer.make(config.optimizer)
+        )
+        self.checkpoints = Checkpoints(self.workdir)
+        self.position = Position()
+        saved = self.checkpoints.latest_step()
+        if saved is not None:
+            self.position = Position(**self.checkpoints.position(saved))
+            like = self.state if not self.iterations else self._with_new_heads(0)
+            self.state = self.checkpoints.state(saved, like)
+            logging.info("resuming after step %d of %s", saved, self.workdir)
+        self.log = MetricsLog(self.workdir, self.position.metrics_lines)
+        self._started = time.monotonic() - self.position.seconds
+
+    def run(self) -> dict[str, Any]:
+        """Runs every iteration and returns the row of results.json."""
+        previous = None
+        if self.position.iteration:
+            previous = self._load_clusters(self.position.iteration - 1)
+        for iteration in range(self.position.iteration, self.iterations):
+            found = self._cluster(iteration, previous)
+            if self.position.epoch == self.position.batch == 0:
+                self.state = self._with_new_heads(iteration)
+            self._train(iteration, self._labels(found))
+            previous = found
+        row = self._evaluate(previous)
+        self.log.close()
+        self.checkpoints.close()
+        return row
+
+    def _cluster(self, iteration: int, previous: Any, plan=None) -> Any:
+        """Extracts features and clusters them, unless that was done before."""
+        plan = plan or self.plan
+        file = assignments_lib.path(self.workdir, iteration)
+        if file.exists():
+            found = assignments_lib.load(file)
+        else:
+            features = self._extract(self.split)
+            logging.info(
+                "iteration %d: clustering %d clips", iteration, len(self.truth)
+            )
+            found = assignments_lib.cluster(
+                features,
+                self.usable,
+                plan,
+                self.config.clustering,
+                seed=self.config.seed + iteration,
+                mesh=self.mesh,
+            )
+            found.metrics.update(assignments_lib.compare(found, previous, self.truth))
+            if self.config.probe_every_iteration or iteration == self.iterations:
+                found.metrics.update(self._probe(features))
+            assignments_lib.save(file, found)
+        if self.position.epoch == self.position.batch == 0:
+            self.log.write(
+                int(self.state.step), {"iteration": iteration, **found.metrics}
+            )
+        return found
+
+    def _load_clusters(self, iteration: int) -> Any:
+        return assignments_lib.load(assignments_lib.path(self.workdir, iteration))
+
+    def _extract(self, split: str, clip_ids=None) -> dict[str, np.ndarray]:
+        return extract(
+            self.extract_step,
+            self.state,
+            self.networks,
+            self.clips,
+            split,
+            self.mesh,
+            batch_size=self.config.batch_size,
+            clip_ids=clip_ids,
+        )
+
+    def _labels(self, found: Any) -> dict[str, np.ndarray]:
+        """Returns the label tables that the heads of this run learn from."""
+        tables = {**found.labels, targets.LABEL: self.truth}
+        used = {name for heads in self.plan.heads.values() for name in heads}
+        return {name: tables[name] for name in sorted(used)}
+
+    def _with_new_heads(self, iteration: int) -> state_lib.TrainState:
+        state = state_lib.reset_heads(
+            self.state, self.networks, self.classes, self.config, iteration
+        )
+        return parallel.replicate(state, self.mesh)
+
+    def _train(self, iteration: int, labels: dict[str, np.ndarray]) -> None:
+        """Trains until the epochs are used up or the held-out loss stops falling."""
+        position, config = self.position, self.config
+        device_labels = parallel.replicate(labels, self.mesh)
+        rates = {
+            name: optimizer.learning_rate(
+                config.optimizer,
+                modality,
+                config.batch_size,
+                self.steps_per_epoch,
+                self.epochs,
+            )
+            for name, modality in self.plan.encoders.items()
+        }
+        while position.iteration == iteration:
+            values = self._train_epoch(labels, device_labels, rates)
+            if config.held_out:
+                loss = self._held_out_loss(labels)
+                values = {**values, **loss}
+                total = sum(loss.values())
+                improved = total < position.best_loss
+                position.best_loss = min(position.best_loss, total)
+                position.stale_epochs = 0 if improved else position.stale_epochs + 1
+            step = int(self.state.step)
+            self.log.write(
+                step, {"iteration": iteration, "epoch": position.epoch, **values}
+            )
+            logging.info(
+                "iteration %d, epoch %d: %s", iteration, position.epoch, values
+            )
+            plateau = config.patience and position.stale_epochs >= config.patience
+            position.epoch, position.batch = position.epoch + 1, 0
+            if position.epoch == self.epochs or plateau:
+                position.iteration, position.epoch = iteration + 1, 0
+                position.best_loss, position.stale_epochs = float("inf"), 0
+            self._save(step)
+
+    def _train_epoch(self, labels, device_labels, rates) -> dict[str, float]:
+        """Trains to the end of the epoch; returns the metrics of its last step."""
+        position, config = self.position, self.config
+        epoch = position.iteration * self.epochs + position.epoch
+        draws = sampling.draws(
+            self.usable & ~self.held_out,
+            list(labels.values()),
+            clips_per_record=config.clips_per_record,
+            balanced=config.clustering.balanced,
+            seed=config.seed,
+            epoch=epoch,
+        )
+        batches = self.clips.train_batches(
+            self.split,
+            batch_size=config.batch_size,
+            epoch=epoch,
+            draws=draws,
+            start_batch=position.batch,
+        )
+        keys = {"clip_id", *self.plan.modalities}
+        first = position.epoch * self.steps_per_epoch
+        with tqdm(
+            total=self.steps_per_epoch,
+            initial=position.batch,
+            desc=f"iteration {position.iteration + 1}/{self.iterations}, "
+            f"epoch {position.epoch + 1}/{self.epochs}",
+            leave=False,
+            disable=None,
+        ) as bar:
+            for batch in batches:
+                lr = {
+                    name: jnp.float32(rate(first + position.batch))
+                    for name, rate in rates.items()
+                }
+                inputs = parallel.shard_batch({k: batch[k] for k in keys}, self.mesh)
+                self.state, metrics = self.train_step(
+                    self.state, inputs, device_labels, lr
+                )
+                position.batch += 1
+                bar.update()
+                last = position.batch == self.steps_per_epoch
+                step = first + position.batch
+                save = step % config.checkpoint_every_steps == 0 and not last
+                if last or save or step % config.log_every_steps == 0:
+                    values = self._check_finite(metrics)
+                if step % config.log_every_steps == 0 and not last:
+                    where = {"iteration": position.iteration, "epoch": position.epoch}
+                    self.log.write(int(self.state.step), {**where, **values})
+                if save:
+                    self._save(int(self.state.step))
+        if position.batch != self.steps_per_epoch:
+            raise UserError(
+                f"the data gave {position.batch} batches in epoch {epoch}, expected "
+                f"{self.steps_per_epoch}; were its files changed during the run?"
+            )
+        return values
+
+    def _check_finite(self, metrics: steps.Metrics) -> dict[str, float]:
+        values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+        bad = [key for key, value in values.items() if not np.isfinite(value)]
+        if bad:
+            self.checkpoints.close()
+            raise UserError(
+                f"{bad[0]} is {values[bad[0]]} at step {int(self.state.step)}; the "
+                f"checkpoint before it is kept (step {self.checkpoints.latest_step()})."
+                " A lower config.optimizer.lr_video or lr_audio or a longer "
+                "config.optimizer.warmup_epochs in a new workdir usually helps"
+            )
+        return values
+
+    def _held_out_loss(self, labels: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns the cross-entropy of each head on the held-out clips."""
+        ids = np.flatnonzero(self.held_out)
+        features = self._extract(self.split, clip_ids=ids)
+        losses = {}
+        for name, encoder in self.state.encoders.items():
+            for target, head in encoder.heads.items():
+                truth = labels[target][ids]
+                logits = steps.head_logits(head, jnp.asarray(features[name][ids]))
+                picked = jnp.take_along_axis(
+                    jax.nn.log_softmax(logits), jnp.maximum(truth, 0)[:, None], axis=1
+                )[:, 0]
+                known = truth >= 0
+                losses[f"held_out_loss/{name}/{target}"] = float(
+                    -jnp.where(known, picked, 0).sum() / max(known.sum(), 1)
+                )
+        return losses
+
+    def _save(self, step: int) -> None:
+        self.position.metrics_lines = self.log.num_lines
+        self.position.seconds = time.monotonic() - self._started
+        self.checkpoints.save(step, self.state, dataclasses.asdict(self.position))
+
+    def _probe(self, features: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns encoder -> accuracy of a linear probe, where there are labels."""
+        test_split = self.config.test_split
+        if test_split not in self.clips.splits:
+            return {}
+        test_truth = self.clips.labels(test_split)
+        usable = self.clips.usable(test_split, self.plan.modalities)
+        test_truth = np.where(usable, test_truth, -1)
+        truth = np.where(self.usable, self.truth, -1)
+        if len(np.unique(truth[truth >= 0])) < 2 or not (test_truth >= 0).any():
+            return {}
+        test = self._extract(test_split)
+        return {
+            f"probe/{name}": linear_probe(features[name], truth, test[name], test_truth)
+            for name in features
+        }
+
+    def _evaluate(self, previous: Any) -> dict[str, Any]:
+        """Clusters and probes the final features; writes and returns the results."""
+        encoders = self.plan.encoders
+        each = dataclasses.replace(
+            self.plan, clusterings={name: (name,) for name in encoders}
+        )
+        metrics = self._cluster(self.iterations, previous, each).metrics
+        if self.checkpoints.latest_step() is None:  # random encoders
+            self._save(int(self.state.step))
+        self.position.seconds = time.monotonic() - self._started
+        row = {
+            "data": Path(getattr(self.clips, "data_dir", "arrays")).name,
+            "method": self.config.method if self.iterations else "random",
+            "seed": self.config.seed,
+            "video_probe": metrics.get("probe/video"),
+            "audio_probe": metrics.get("probe/audio"),
+            "nmi_video": metrics.get("nmi/video/labels"),
+            "nmi_audio": metrics.get("nmi/audio/labels"),
+            "seconds": round(self.position.seconds, 1),
+        }
+        text = json.dumps({"rows": [row]}, indent=2)
+        write_atomically(self.workdir / "results.json", text.encode())
+        return row
+
+    def _count_classes(self) -> dict[str, dict[str, int]]:
+        """Returns encoder -> head -> number of classes."""
+        counts = assignments_lib.num_clusters(self.plan, self.config.clustering)
+        counts[targets.LABEL] = len(self.clips.class_names)
+        return {
+            name: {target: counts[target] for target in heads}
+            for name, heads in self.plan.heads.items()
+        }
+
+    def _check_data(self) -> None:
+        skipped = int((~self.usable).sum())
+        if skipped:
+            logging.warning(
+                "%d of %d clips of split %s lack %s and are left out",
+                skipped,
+                len(self.usable),
+                self.split,
+                " or ".join(self.plan.modalities),
+            )
+        if self.config.method == "supervised" and not (self.truth >= 0).any():
+            raise UserError(
+                f"config.method is supervised, but no clip of split {self.split} has a "
+                "label; add a label column to the manifest and prepare again"
+            )
+
+
+def _claim_workdir(workdir: Path, config: ConfigDict, clips: Any) -> None:
+    """Writes config.json, or checks that it is that of this run."""
+    record = {
+        "config": json.loads(config.to_json()),
+        "data": clips.fingerprint,
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+        },
+    }
+    file = workdir / "config.json"
+    if not file.exists():
+        write_atomically(file, json.dumps(record, indent=2).encode())
+        return
+    try:
+        before = json.loads(file.read_text())
+        if before["data"] != record["data"]:
+            raise UserError(
+                f"{file}: this workdir belongs to a run on other data (fingerprint "
+                f"{before['data']}, now {record['data']}); use a new workdir"
+            )
+        old = config_lib.flatten(ConfigDict(before["config"]))
+        versions = before["versions"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: not a config that xdc wrote ({error!r})") from error
+    new = config_lib.flatten(ConfigDict(record["config"]))
+    differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    if differing:
+        lines = [f"  {key}: {old.get(key)} -> {new.get(key)}" for key in differing]
+        raise UserError(
+            f"{file}: this workdir belongs to another config; use a new workdir, or "
+            "change back:\n" + "\n".join(lines)
+        )
+    if versions != record["versions"]:
+        logging.warning(
+            "package versions changed: %s -> %s", versions, record["versions"]
+        )
+
+
+def pretrain(
+    config: ConfigDict, clips: Any, workdir: str | Path, mesh: Mesh | None = None
+) -> dict[str, Any]:
+    """Runs (or goes on with) a pretraining job; returns its row of results.json."""
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    return Pretraining(config, clips, workdir, mesh).run()
+
+
+def define_flags() -> None:
+    """Defines the flags of this verb."""
+    config_flags.DEFINE_config_file(
+        "config", None, "File with get_config(arg), as FILE.py or FILE.py:key=value,..."
+    )
+    flags.DEFINE_string("data", None, "Folder that `xdc prepare` wrote.")
+    flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
+    flags.mark_flags_as_required(["config", "data", "workdir"])
+
+
+def main() -> None:
+    """Runs the verb."""
+    from data_pipelines import clips as clips_lib
+    from data_pipelines import shards
+
+    parallel.enable_compilation_cache()
+    config = flags.FLAGS.config
+    config_lib.check(config)
+    spec = clips_lib.ClipSpec(**config.clip)
+    clips = clips_lib.ClipData(
+        shards.open_prepared(flags.FLAGS.data), spec, config.seed
+    )
+    row = pretrain(config, clips, flags.FLAGS.workdir)
+    json.dump(row, sys.stdout, indent=2)
+    print()

@@ -1,0 +1,1 @@
+"""State, steps, optimiser, checkpoints and metrics of a training run."""

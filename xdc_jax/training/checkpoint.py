@@ -1,0 +1,78 @@
+"""Checkpoints of a run: Orbax, asynchronous, the only place that knows of it."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from xdc_jax.errors import UserError
+from xdc_jax.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of a workdir, numbered by training step.
+
+    A checkpoint is written beside its final name and renamed when complete, so that a
+    killed process leaves the previous ones intact.
+    """
+
+    def __init__(self, workdir: str | Path, keep: int = 2):
+        self._manager = ocp.CheckpointManager(
+            Path(workdir).absolute() / "checkpoints",
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.LatestN(keep),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+        """Saves in the background; waits for the save before it.
+
+        Args:
+            step: training step, larger than that of every earlier checkpoint.
+            state: arrays.
+            position: where the loop is, as JSON.
+        """
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
+            ),
+        )
+
+    def position(self, step: int) -> dict[str, Any]:
+        """Returns the position saved with a checkpoint."""
+        args = ocp.args.Composite(position=ocp.args.JsonRestore())
+        return self._restore(step, args).position
+
+    def state(self, step: int, like: TrainState) -> TrainState:
+        """Returns the state of a checkpoint.
+
+        Args:
+            step: a step at which there is a checkpoint.
+            like: a state of the same structure, whose shardings the arrays get.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._restore(step, args).state
+
+    def _restore(self, step: int, args: ocp.args.Composite) -> Any:
+        try:
+            return self._manager.restore(step, args=args)
+        except (ValueError, KeyError, OSError) as error:
+            folder = Path(self._manager.directory) / str(step)
+            raise UserError(
+                f"{folder}: this checkpoint cannot be read ({error}); remove that "
+                "folder to go on from the one before, or start with a new workdir"
+            ) from error
+
+    def close(self) -> None:
+        """Waits for saves under way and releases the threads."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,44 @@
+"""The metrics of a run: one JSON object per line, and TensorBoard beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from xdc_jax.files import write_atomically
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and to `tensorboard/`.
+
+    Lines hold no times of day and no durations, so that the file of a run that was
+    interrupted and resumed equals that of one that was not, byte for byte.
+    """
+
+    def __init__(self, workdir: str | Path, num_lines: int):
+        """Opens the log and drops every line after the first `num_lines`.
+
+        Those were written by an interrupted process after its last checkpoint; they
+        are written again.
+        """
+        self._path = Path(workdir) / "metrics.jsonl"
+        lines = self._path.read_bytes().splitlines(True) if self._path.exists() else []
+        write_atomically(self._path, b"".join(lines[:num_lines]))
+        self.num_lines = min(num_lines, len(lines))
+        self._file = self._path.open("a")
+        self._tensorboard = SummaryWriter(str(Path(workdir) / "tensorboard"))
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Writes one line of metrics that belong to a training step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        self.num_lines += 1
+        for key, value in values.items():
+            if isinstance(value, float):
+                self._tensorboard.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        """Writes out what is buffered."""
+        self._file.close()
+        self._tensorboard.close()

@@ -1,0 +1,160 @@
+"""The device-side functions of a run, written for one core.
+
+`train_step` and `extract_step` are pure functions of pytrees; `compile_train_step` and
+`compile_extract_step` map them over the mesh. The batch is as DESIGN.md, section 4.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, UInt8
+
+from xdc_jax.parallel import DATA_AXIS, map_over_data
+from xdc_jax.training.state import EncoderState, Network, TrainState
+
+# Kinetics mean and standard deviation of RGB in [0, 1]. Source: XDC issue #2.
+RGB_MEAN = (0.43216, 0.394666, 0.37645)
+RGB_STD = (0.22803, 0.22145, 0.216989)
+
+Batch = dict[str, Array]
+Metrics = dict[str, Float[Array, ""]]
+
+
+def normalize_video(video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
+    """Returns RGB scaled to [0, 1], less the Kinetics mean, by its deviation."""
+    mean, std = jnp.asarray(RGB_MEAN), jnp.asarray(RGB_STD)
+    return (video.astype(jnp.float32) / 255.0 - mean) / std
+
+
+def encoder_inputs(network: Network, batch: Batch) -> Float[Array, "b ..."]:
+    """Returns what an encoder reads of a batch."""
+    inputs = batch[network.modality]
+    return normalize_video(inputs) if network.modality == "video" else inputs
+
+
+def head_logits(
+    head: dict[str, Array], features: Float[Array, "b d"]
+) -> Float[Array, "b k"]:
+    """Returns the logits of a linear head, in float32 with exact products."""
+    return (
+        jnp.matmul(features, head["kernel"], precision=jax.lax.Precision.HIGHEST)
+        + head["bias"]
+    )
+
+
+def _head_sums(
+    heads: dict[str, Any], features: Array, labels: dict[str, Array], clip_ids: Array
+) -> dict[str, tuple[Array, Array, Array]]:
+    """Returns clustering -> sums of loss, correct predictions and labelled clips."""
+    sums = {}
+    for name, head in heads.items():
+        target = labels[name][clip_ids]
+        valid = target >= 0
+        logits = head_logits(head, features)
+        loss = optax.softmax_cross_entropy_with_integer_labels(
+            logits, jnp.maximum(target, 0)
+        )
+        correct = (logits.argmax(-1) == target) & valid
+        sums[name] = (jnp.where(valid, loss, 0.0).sum(), correct.sum(), valid.sum())
+    return sums
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    labels: dict[str, Int[Array, " n"]],
+    learning_rates: dict[str, Float[Array, ""]],
+    *,
+    networks: dict[str, Network],
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Metrics]:
+    """Does one step of every encoder on this core's part of a batch.
+
+    The loss of an encoder is the cross-entropy of each of its heads, averaged over the
+    labelled clips of the whole batch and summed over heads.
+
+    Args:
+        state: replicated.
+        batch: this core's rows; needs `clip_id` and each encoder's modality.
+        labels: clustering -> pseudo-label of each clip id, -1 where it has none.
+        learning_rates: encoder name -> rate of this step.
+        networks: encoder name -> structure.
+        optimizer: see `optimizer.make`.
+
+    Returns:
+        The new state, and per encoder and head `loss/E/H` and `accuracy/E/H`.
+    """
+
+    def loss_fn(trainable, encoder: EncoderState, network: Network):
+        params, heads = trainable
+        inputs = encoder_inputs(network, batch)
+        features, batch_stats = network.apply(params, encoder.batch_stats, inputs, True)
+        sums = _head_sums(heads, features, labels, batch["clip_id"])
+        # The part of the global mean that this core adds.
+        loss, means = 0.0, {}
+        for name, (loss_sum, correct, valid) in sums.items():
+            count = jnp.maximum(jax.lax.psum(valid, DATA_AXIS), 1)
+            loss += loss_sum / count
+            means[name] = (loss_sum / count, correct / count)
+        return loss, (batch_stats, means)
+
+    encoders, metrics = {}, {}
+    for name, encoder in state.encoders.items():
+        trainable = (encoder.params, encoder.heads)
+        grads, (batch_stats, means) = jax.grad(loss_fn, has_aux=True)(
+            trainable, encoder, networks[name]
+        )
+        grads, means = jax.lax.psum((grads, means), DATA_AXIS)
+        # Per-core statistics stay per core within a step; the running ones are shared.
+        batch_stats = jax.lax.pmean(batch_stats, DATA_AXIS)
+        updates, opt_state = optimizer.update(grads, encoder.opt_state, trainable)
+        updates = jax.tree.map(lambda u, lr=learning_rates[name]: -lr * u, updates)
+        params, heads = optax.apply_updates(trainable, updates)
+        encoders[name] = EncoderState(params, batch_stats, heads, opt_state)
+        for target, (loss, accuracy) in means.items():
+            metrics[f"loss/{name}/{target}"] = loss
+            metrics[f"accuracy/{name}/{target}"] = accuracy
+    return TrainState(state.step + 1, encoders), metrics
+
+
+def extract_step(
+    encoders: dict[str, tuple[Any, Any]],
+    batch: Batch,
+    *,
+    networks: dict[str, Network],
+) -> dict[str, Float[Array, "b d"]]:
+    """Returns encoder name -> float32 features of this core's rows, in eval mode.
+
+    Args:
+        encoders: encoder name -> (parameters, batch statistics).
+        batch: this core's rows.
+        networks: encoder name -> structure.
+    """
+    return {
+        name: network.apply(*encoders[name], encoder_inputs(network, batch), False)[0]
+        for name, network in networks.items()
+    }
+
+
+def compile_train_step(
+    mesh: Mesh,
+    networks: dict[str, Network],
+    optimizer: optax.GradientTransformation,
+) -> Callable:
+    """Returns `train_step` jitted over the mesh; the state it is given is donated."""
+    step = functools.partial(train_step, networks=networks, optimizer=optimizer)
+    return map_over_data(
+        step, mesh, (P(), P(DATA_AXIS), P(), P()), (P(), P()), donate=(0,)
+    )
+
+
+def compile_extract_step(mesh: Mesh, networks: dict[str, Network]) -> Callable:
+    """Returns `extract_step` jitted over the mesh."""
+    step = functools.partial(extract_step, networks=networks)
+    return map_over_data(step, mesh, (P(), P(DATA_AXIS)), P(DATA_AXIS))
