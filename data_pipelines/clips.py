@@ -1,7 +1,7 @@
-"""Prepared records to batches of clips: parse, sample, decode, batch, preprocess.
+"""Prepared records to batches of clips: parse, sample, decode, preprocess, batch.
 
-Sampling comes before decoding, so that only the frames of the clip are decoded; the
-log-mel spectrograms are computed for a batch at once, so preprocessing comes last.
+The five phases are five functions (`parse` is that of `shards`), as in dmvr. Sampling
+comes before decoding, so that only the frames of the clip are decoded.
 
 Everything is a function of stored numbers: the order of an epoch of (seed, epoch), the
 place and augmentation of a clip of (seed, clip_id, epoch, draw). A pipeline can thus
@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Float, Int, Int32, UInt8
+from jaxtyping import Bool, Int, Int32, UInt8
 
 from data_pipelines import audio, order, shards
+from data_pipelines.choices import centre_choices, clip_spans, random_choices
 from data_pipelines.clip_spec import ClipSpec
 from data_pipelines.shards import SAMPLE_RATE_HZ
 from xdc_jax.errors import UserError
@@ -27,72 +28,6 @@ Batch = dict[str, np.ndarray]
 Tensors = dict[str, tf.Tensor]
 
 
-def clip_spans(
-    spec: ClipSpec, duration_s: Float[tf.Tensor, ""], t: Float[tf.Tensor, ""]
-) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Where the clip's pictures and sound lie in its record: the one time choice.
-
-    The sound is centred on the pictures, then shifted as little as is needed: into the
-    record, or around all of it where the record is shorter than the sound.
-
-    Args:
-      spec: the clip.
-      duration_s: length of the record.
-      t: in [0, 1], which of the possible starts; 0.5 is the centre. A record shorter
-        than the clip has one start, 0.
-
-    Returns:
-      (start, end) of the pictures and (start, end) of the sound, in seconds from the
-      start of the record. They may reach over its ends, where it is too short.
-    """
-    video_s = spec.num_frames / spec.fps
-    audio_s = spec.num_samples / SAMPLE_RATE_HZ
-    video_start = t * tf.maximum(duration_s - video_s, 0.0)
-    spare = duration_s - audio_s
-    audio_start = tf.clip_by_value(
-        video_start + (video_s - audio_s) / 2,
-        tf.minimum(spare, 0.0),
-        tf.maximum(spare, 0.0),
-    )
-    return (
-        (video_start, video_start + video_s),
-        (audio_start, audio_start + audio_s),
-    )
-
-
-def random_choices(spec: ClipSpec, key: Tensors) -> Tensors:
-    """The random choices for one clip, a function of (seed, epoch, clip_id, draw).
-
-    Args:
-      spec: which of them are wanted.
-      key: int64 [] `seed`, `epoch`, `clip_id`, `draw`, each below 2^31.
-
-    Returns:
-      Numbers in [0, 1): `t` [] (see `clip_spans`), `crop` [2] (y, x), `freq_mask` [2]
-      and `time_mask` [2] (width, place); and bool [] `flip`.
-    """
-    packed = [key["seed"] << 32 | key["epoch"], key["clip_id"] << 32 | key["draw"]]
-    uniform = tf.random.stateless_uniform([8], seed=tf.stack(packed))
-    return {
-        "t": uniform[0],
-        "crop": uniform[1:3] if spec.random_crop else tf.constant([0.5, 0.5]),
-        "flip": uniform[3] < 0.5 if spec.flip else tf.constant(False),
-        "freq_mask": uniform[4:6],
-        "time_mask": uniform[6:8],
-    }
-
-
-def centre_choices() -> Tensors:
-    """The choices of evaluation: centre in time and space, no mirror, no masks."""
-    return {
-        "t": tf.constant(0.5),
-        "crop": tf.constant([0.5, 0.5]),
-        "flip": tf.constant(False),
-        "freq_mask": tf.zeros([2]),
-        "time_mask": tf.zeros([2]),
-    }
-
-
 def sample(spec: ClipSpec, record: Tensors, choices: Tensors) -> Tensors:
     """Cuts the clip out of a parsed record.
 
@@ -100,8 +35,8 @@ def sample(spec: ClipSpec, record: Tensors, choices: Tensors) -> Tensors:
     zeros.
 
     Returns:
-      `frames` string [num_frames], or [0] where there are none; `waveform` int16
-      [num_samples]; `clip_id`, `label` int32 [].
+      `jpegs` string [num_frames], or [0] where there are none; `waveform` int16
+      [num_samples]; `clip_id`, `label` int64 [].
     """
     num_frames = tf.size(record["frames"])
     length = tf.size(record["audio"])
@@ -115,99 +50,113 @@ def sample(spec: ClipSpec, record: Tensors, choices: Tensors) -> Tensors:
     instants = video_start + np.arange(spec.num_frames, dtype=np.float32) / spec.fps
     shown = tf.cast(instants * record["fps"] + FRAME_ROUNDING, tf.int32)
     shown = tf.minimum(shown, num_frames - 1)
-    frames = tf.gather(record["frames"], tf.boolean_mask(shown, shown >= 0))
+    shown = tf.boolean_mask(shown, shown >= 0)  # none of none
 
     first = tf.cast(tf.round(audio_start * SAMPLE_RATE_HZ), tf.int32)
     before = tf.clip_by_value(-first, 0, spec.num_samples)
     heard = record["audio"][tf.maximum(first, 0) : first + spec.num_samples]
     after = spec.num_samples - before - tf.size(heard)
+    waveform = tf.pad(heard, [[before, after]])
     return {
-        "frames": frames,
-        "waveform": tf.ensure_shape(
-            tf.pad(heard, [[before, after]]), [spec.num_samples]
-        ),
-        "clip_id": tf.cast(record["clip_id"], tf.int32),
-        "label": tf.cast(record["label"], tf.int32),
+        "jpegs": tf.gather(record["frames"], shown),
+        "waveform": tf.ensure_shape(waveform, [spec.num_samples]),
+        "clip_id": record["clip_id"],
+        "label": record["label"],
     }
 
 
 def decode(
-    spec: ClipSpec, frames: tf.Tensor, crop: Float[tf.Tensor, "2"]
-) -> UInt8[tf.Tensor, "{spec.num_frames} {spec.crop_size} {spec.crop_size} 3"]:
-    """Decodes, scales and crops the frames of one clip, all in the same place.
+    spec: ClipSpec, jpegs: tf.Tensor
+) -> UInt8[tf.Tensor, "{spec.num_frames} height width 3"]:
+    """Decodes the frames of one clip, string [num_frames]; a black clip from [0].
 
-    Args:
-      spec: the clip.
-      frames: JPEGs of one size, string [num_frames], or [0] for a black clip.
-      crop: place of the crop, [0, 1) from top to bottom and from left to right.
+    The whole frames: for frames of some hundred pixels `tf.io.decode_and_crop_jpeg` is
+    no faster, and it changes the colours at the sides of the crop.
     """
-    shape = [spec.num_frames, spec.crop_size, spec.crop_size, 3]
-    video = tf.cond(
-        tf.size(frames) > 0,
-        lambda: _decode_jpegs(spec, frames, crop),
-        lambda: tf.zeros(shape, tf.uint8),
-    )
-    return tf.ensure_shape(video, shape)
 
-
-def _decode_jpegs(spec: ClipSpec, frames: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
-    stored = tf.io.extract_jpeg_shape(frames[0])[:2]
-    scale = spec.short_side / tf.reduce_min(stored)
-    scaled = tf.cast(tf.round(tf.cast(stored, tf.float64) * scale), tf.int32)
-    places = tf.cast(scaled - spec.crop_size + 1, tf.float32)
-    corner = tf.cast(crop * places, tf.int32)
-    window = tf.concat([corner, [spec.crop_size, spec.crop_size]], axis=0)
-    # One operation per frame is faster than a loop over frames in the graph.
-    jpegs = [frames[i] for i in range(spec.num_frames)]
-
-    def crop_while_decoding():
+    def pictures() -> tf.Tensor:
+        # One operation per frame: a loop in the graph takes longer. The accurate DCT is
+        # as fast as the default, and gives the pixels that other decoders give.
         return tf.stack(
-            [tf.io.decode_and_crop_jpeg(jpeg, window, channels=3) for jpeg in jpegs]
+            [
+                tf.io.decode_jpeg(jpegs[i], channels=3, dct_method="INTEGER_ACCURATE")
+                for i in range(spec.num_frames)
+            ]
         )
 
-    def decode_and_scale():
-        video = tf.stack([tf.io.decode_jpeg(jpeg, channels=3) for jpeg in jpegs])
-        video = tf.image.resize(video, scaled, antialias=True)
-        y, x = corner[0], corner[1]
-        video = video[:, y : y + spec.crop_size, x : x + spec.crop_size]
-        return tf.saturate_cast(tf.round(video), tf.uint8)
+    def black() -> tf.Tensor:
+        side = spec.short_side
+        return tf.zeros([spec.num_frames, side, side, 3], tf.uint8)
 
-    return tf.cond(
-        tf.reduce_all(scaled == stored), crop_while_decoding, decode_and_scale
-    )
+    return tf.cond(tf.size(jpegs) > 0, pictures, black)
 
 
-def preprocess(spec: ClipSpec, batch: Tensors) -> Tensors:
-    """Sound to log-mel spectrograms, masked; mirrors the clips that are to be.
+def scale(
+    spec: ClipSpec, video: UInt8[tf.Tensor, "time height width 3"]
+) -> UInt8[tf.Tensor, "time scaled_height scaled_width 3"]:
+    """Brings the shorter side to `short_side`, unless it is that already."""
+    stored = tf.shape(video)[1:3]
+    factor = spec.short_side / tf.reduce_min(stored)
+    scaled = tf.cast(tf.round(tf.cast(stored, tf.float64) * factor), tf.int32)
 
-    Args:
-      spec: the clip.
-      batch: stacked `video`, `waveform`, `clip_id`, `label`, `flip`, `freq_mask`,
-        `time_mask` of the functions above.
+    def resized() -> tf.Tensor:
+        pixels = tf.image.resize(video, scaled, antialias=True)
+        return tf.saturate_cast(tf.round(pixels), tf.uint8)
 
-    Returns:
-      A batch as DESIGN.md, section 4 has it.
+    return tf.cond(tf.reduce_all(scaled == stored), lambda: video, resized)
+
+
+def preprocess(spec: ClipSpec, clip: Tensors, choices: Tensors) -> Tensors:
+    """A decoded clip as it stands in a batch (DESIGN.md, section 4).
+
+    Scales the pictures, cuts out the same square of each, mirrors all or none; turns
+    the sound into a log-mel spectrogram and masks it. The spectrogram is made for one
+    clip at a time, although for a batch it would be faster: a matrix product may round
+    differently for another batch size, and so for another number of processes.
     """
-    video = batch["video"]
-    flip = batch["flip"][:, tf.newaxis, tf.newaxis, tf.newaxis, tf.newaxis]
+    size = spec.crop_size
+    video = scale(spec, clip["video"])
+    places = tf.cast(tf.shape(video)[1:3] - size + 1, tf.float32)
+    corner = tf.cast(choices["crop"] * places, tf.int32)
+    y, x = corner[0], corner[1]
+    video = video[:, y : y + size, x : x + size]
+    video = tf.ensure_shape(video, [spec.num_frames, size, size, 3])
+    if spec.flip:
+        video = tf.cond(choices["flip"], lambda: _mirrored(video), lambda: video)
+
     mel = audio.log_mel(
-        tf.cast(batch["waveform"], tf.float32) / 2**15,
+        tf.cast(clip["waveform"], tf.float32)[tf.newaxis] / 2**15,
         mel_frames=spec.mel_frames,
         mel_bins=spec.mel_bins,
         hop=spec.hop,
         window=spec.window,
     )
     if spec.freq_mask:
-        mel = audio.freq_mask(mel, spec.freq_mask, batch["freq_mask"])
+        mel = audio.freq_mask(mel, spec.freq_mask, choices["freq_mask"][tf.newaxis])
     if spec.time_mask:
-        mel = audio.time_mask(mel, spec.time_mask, batch["time_mask"])
+        mel = audio.time_mask(mel, spec.time_mask, choices["time_mask"][tf.newaxis])
     return {
-        "video": tf.where(flip, tf.reverse(video, axis=[3]), video),
-        "audio": mel[..., tf.newaxis],
-        "clip_id": batch["clip_id"],
-        "label": batch["label"],
-        "mask": tf.ones_like(batch["clip_id"], tf.bool),
+        "video": video,
+        "audio": mel[0, :, :, tf.newaxis],
+        "clip_id": tf.cast(clip["clip_id"], tf.int32),
+        "label": tf.cast(clip["label"], tf.int32),
+        "mask": tf.constant(True),
     }
+
+
+def _mirrored(video: tf.Tensor) -> tf.Tensor:
+    # Three dimensions, because tf.reverse is several times slower on four.
+    rows = tf.reshape(video, [-1, *video.shape[2:]])
+    return tf.reshape(tf.reverse(rows, axis=[1]), video.shape)
+
+
+def batch(clips: tf.data.Dataset, rows: int) -> tf.data.Dataset:
+    """Batches of `rows` clips, ready before they are asked for."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = os.cpu_count()
+    options.threading.max_intra_op_parallelism = 1
+    return clips.batch(rows).prefetch(2).with_options(options)
 
 
 class ClipData:
@@ -229,6 +178,9 @@ class ClipData:
         self.class_names = prepared.class_names
         self.fingerprint = prepared.fingerprint
         self._prepared = prepared
+        # Traced once, not once per epoch: tracing takes as long as hundreds of clips.
+        self._random_clip = tf.function(self._random_clip_of, autograph=False)
+        self._centre_clip = tf.function(self._centre_clip_of, autograph=False)
 
     def num_clips(self, split: str) -> int:
         """How many records the split has."""
@@ -287,7 +239,13 @@ class ClipData:
         records = records.skip(start_batch * batch_size)
         records = records.take(max(0, num_batches - start_batch) * batch_size)
         records = order.rows_of_process(records, batch_size, rows, process_index)
-        return self._batches(records, rows, epoch).as_numpy_iterator()
+        clips = records.map(
+            lambda serialized, draw: self._random_clip(
+                serialized, draw, tf.constant(epoch, tf.int64)
+            ),
+            num_parallel_calls=os.cpu_count(),
+        )
+        return batch(clips, rows).as_numpy_iterator()
 
     def eval_batches(
         self,
@@ -309,10 +267,11 @@ class ClipData:
         if clip_ids is not None:
             wanted = np.zeros(len(index), bool)
             wanted[clip_ids] = True
-        records = tf.data.TFRecordDataset(index.files)
+        records = order.read_shards(index.files)
         records = order.drawn_records(records, wanted.astype(np.int32))
         records = order.rows_of_process(records, batch_size, rows, process_index)
-        batches = self._batches(records, rows, epoch=None).as_numpy_iterator()
+        clips = records.map(self._centre_clip, num_parallel_calls=os.cpu_count())
+        batches = batch(clips, rows).as_numpy_iterator()
         return self._padded(batches, rows, -(-int(wanted.sum()) // batch_size))
 
     def _index(self, split: str) -> shards.SplitIndex:
@@ -323,40 +282,21 @@ class ClipData:
             )
         return self._prepared.splits[split]
 
-    def _batches(
-        self, records: tf.data.Dataset, rows: int, epoch: int | None
-    ) -> tf.data.Dataset:
-        """Drawn records to batches; `epoch` None is evaluation."""
+    def _random_clip_of(
+        self, serialized: tf.Tensor, draw: tf.Tensor, epoch: tf.Tensor
+    ) -> Tensors:
+        record = shards.parse(serialized)
+        choices = random_choices(self.spec, self.seed, epoch, record["clip_id"], draw)
+        return self._clip(record, choices)
 
-        def clip(serialized: tf.Tensor, draw: tf.Tensor) -> Tensors:
-            record = shards.parse(serialized)
-            if epoch is None:
-                choices = centre_choices()
-            else:
-                choices = random_choices(
-                    self.spec,
-                    {
-                        "seed": tf.constant(self.seed, tf.int64),
-                        "epoch": tf.constant(epoch, tf.int64),
-                        "clip_id": record["clip_id"],
-                        "draw": draw,
-                    },
-                )
-            sampled = sample(self.spec, record, choices)
-            video = decode(self.spec, sampled.pop("frames"), choices["crop"])
-            return {**sampled, **choices, "video": video}
+    def _centre_clip_of(self, serialized: tf.Tensor, draw: tf.Tensor) -> Tensors:
+        del draw  # always the first
+        return self._clip(shards.parse(serialized), centre_choices())
 
-        threads = os.cpu_count()
-        batches = records.map(clip, num_parallel_calls=threads)
-        batches = batches.batch(rows)
-        batches = batches.map(
-            lambda batch: preprocess(self.spec, batch), num_parallel_calls=threads
-        )
-        options = tf.data.Options()
-        options.deterministic = True
-        options.threading.private_threadpool_size = threads
-        options.threading.max_intra_op_parallelism = 1
-        return batches.prefetch(2).with_options(options)
+    def _clip(self, record: Tensors, choices: Tensors) -> Tensors:
+        clip = sample(self.spec, record, choices)
+        clip["video"] = decode(self.spec, clip["jpegs"])
+        return preprocess(self.spec, clip, choices)
 
     def _padded(
         self, batches: Iterator[Batch], rows: int, num_batches: int
@@ -374,8 +314,8 @@ class ClipData:
         }
         filling = {"clip_id": -1, "label": -1}
         for _ in range(num_batches):
-            batch = next(batches, nothing)
-            missing = rows - len(batch["mask"])
+            found = next(batches, nothing)
+            missing = rows - len(found["mask"])
             yield {
                 key: np.pad(
                     value,
@@ -384,5 +324,5 @@ class ClipData:
                 )
                 if missing
                 else value
-                for key, value in batch.items()
+                for key, value in found.items()
             }

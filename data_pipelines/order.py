@@ -11,6 +11,7 @@ from xdc_jax.errors import UserError
 SHUFFLE_RECORDS = 16_384
 SHUFFLE_BYTES = 2 << 30  # fewer records are held where they are large
 SHARDS_READ_AT_ONCE = 16
+READ_BYTES = 1 << 20  # per open shard
 
 
 def rows_per_process(batch_size: int, process_count: int) -> int:
@@ -27,6 +28,11 @@ def rows_per_process(batch_size: int, process_count: int) -> int:
     return batch_size // process_count
 
 
+def read_shards(files: tf.Tensor | Sequence[str]) -> tf.data.Dataset:
+    """Serialized records of one shard, or of several, one shard after the other."""
+    return tf.data.TFRecordDataset(files, buffer_size=READ_BYTES)
+
+
 def shuffled_records(
     files: Sequence[str], draws: np.ndarray, seeds: tuple[int, int]
 ) -> tf.data.Dataset:
@@ -40,7 +46,7 @@ def shuffled_records(
     bytes_per_record = sum(os.path.getsize(file) for file in files) / len(draws)
     buffer = int(np.clip(SHUFFLE_BYTES / bytes_per_record, 1, SHUFFLE_RECORDS))
     records = tf.data.Dataset.from_tensor_slices(files).interleave(
-        tf.data.TFRecordDataset, cycle_length=SHARDS_READ_AT_ONCE, block_length=1
+        read_shards, cycle_length=SHARDS_READ_AT_ONCE, block_length=1
     )
     return drawn_records(records, draws).shuffle(
         buffer, seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
@@ -51,12 +57,13 @@ def drawn_records(records: tf.data.Dataset, draws: np.ndarray) -> tf.data.Datase
     """Pairs (serialized record, draw), each record as often as `draws` says."""
     draws = tf.constant(draws, tf.int64)
 
+    @tf.autograph.experimental.do_not_convert
     def repeat(serialized: tf.Tensor) -> tf.data.Dataset:
         clip_id = tf.io.parse_single_example(
             serialized, {"clip_id": tf.io.FixedLenFeature([], tf.int64)}
         )["clip_id"]
-        draw = tf.data.Dataset.range(draws[clip_id])
-        return draw.map(lambda draw: (serialized, draw))
+        record = tf.data.Dataset.from_tensors(serialized).repeat(draws[clip_id])
+        return tf.data.Dataset.zip(record, tf.data.Dataset.range(draws[clip_id]))
 
     return records.flat_map(repeat)
 

@@ -2,7 +2,13 @@
 
 import os
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Compiling is most of what the tests do: without LLVM's optimisations it takes a third
+# of the time, and the tests check results, not speed.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true",
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -38,6 +44,10 @@ def eight_devices():
 
 @pytest.fixture
 def tiny_config():
+    return make_tiny_config()
+
+
+def make_tiny_config():
     """A config whose run on `tiny_clips` takes seconds."""
     config = pretrain_config()
     config.dtype = "float32"

@@ -41,6 +41,8 @@ def pretrain_config() -> ConfigDict:
         }
     )
 
+    # RGB less a mean, by a deviation: `kinetics` [R], or `clip`: the clip's own.
+    config.video_normalization = "kinetics"
     config.video_model = ConfigDict(
         {"name": "r2plus1d_18", "width": 64, "stage_sizes": (2, 2, 2, 2)}
     )
@@ -178,6 +180,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {found[key]}; expected at least {low}")
     one_of = {
         "dtype": ("float32", "bfloat16"),
+        "video_normalization": ("kinetics", "clip"),
         "optimizer.schedule": ("cosine", "step"),
     }
     for key, values in one_of.items():

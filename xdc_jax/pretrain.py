@@ -29,7 +29,7 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from xdc_jax import config as config_lib
-from xdc_jax import parallel
+from xdc_jax import parallel, results
 from xdc_jax.clustering import assignments as assignments_lib
 from xdc_jax.clustering import sampling, targets
 from xdc_jax.errors import UserError
@@ -359,8 +359,7 @@ class Pretraining:
             "nmi_audio": metrics.get("nmi/audio/labels"),
             "seconds": round(self.position.seconds, 1),
         }
-        text = json.dumps({"rows": [row]}, indent=2)
-        write_atomically(self.workdir / "results.json", text.encode())
+        results.write(self.workdir / "results.json", [row])
         return row
 
     def _count_classes(self) -> dict[str, dict[str, int]]:

@@ -1,10 +1,10 @@
 """Rows of features in memory: lanes of blocks, spread over the devices of a mesh.
 
 `[n, d]` features become `[lanes, blocks, rows, d]`, padded with zeros at the end, with
-the lanes sharded over the mesh axis `data`. A lane is summed in order, and the lanes are
-added as a balanced binary tree. Neither the blocks nor the tree change with the number of
-devices as long as that divides LANES, so all sums are the same bit for bit on 1, 2, 4, 8
-or 16 devices, and so are the assignments.
+the lanes sharded over the mesh axis `data`. A lane is summed in order, and the lanes
+are added as a balanced binary tree. Neither the blocks nor the tree change with the
+number of devices as long as that divides LANES, so all sums are the same bit for bit on
+1, 2, 4, 8 or 16 devices, and so are the assignments.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float
 
 LANES = 16
-# Elements of one block's distance matrix, rows x k: 2 MB, so that it stays in cache.
-_BLOCK_ELEMENTS = 2**19
+# Elements of one block's distance matrix, rows x k: 1 MB, so that it stays in cache.
+_BLOCK_ELEMENTS = 2**18
+# Rows of a NumPy array that are checked at a time.
+_CHECKED_ROWS = 2**14
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,8 @@ class Layout:
 
     @property
     def rows_per_lane(self) -> int:
+        """Rows of all blocks of a lane."""
         return self.blocks * self.rows
-
-
-def single_device_mesh() -> Mesh:
-    """The mesh that stands for `mesh=None`: this process's first device."""
-    return Mesh(
-        np.array(jax.local_devices()[:1]), ("data",), axis_types=(AxisType.Auto,)
-    )
 
 
 def plan_layout(n: int, k: int, num_devices: int) -> Layout:
@@ -54,8 +51,8 @@ def plan_layout(n: int, k: int, num_devices: int) -> Layout:
 def place(features, shift: np.ndarray, layout: Layout, mesh: Mesh) -> jax.Array:
     """Put `features - shift` on the mesh as float32 `[lanes, blocks, rows, d]`.
 
-    A NumPy array must hold all rows in every process, of which each copies only what its
-    devices need; a `jax.Array` may be spread over processes.
+    A NumPy array must hold all rows in every process, of which each copies only what
+    its devices need; a `jax.Array` may be spread over processes.
     """
     n, d = features.shape
     shape = (layout.lanes, layout.blocks, layout.rows, d)
@@ -83,6 +80,37 @@ def _cut(x, shift, shape, sharding) -> jax.Array:
     missing = shape[0] * shape[1] * shape[2] - x.shape[0]
     x = jnp.pad(x, ((0, missing), (0, 0))).reshape(shape)
     return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def take_rows(features, rows: np.ndarray) -> Float[np.ndarray, "b d"]:
+    """Some rows as float32 NumPy, also of an array that is spread over processes."""
+    if not isinstance(features, jax.Array):
+        return np.asarray(features[rows], np.float32)
+    sharding = features.sharding
+    if isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, P())
+    return np.asarray(_gather(features, rows, sharding))
+
+
+@partial(jax.jit, static_argnums=2)
+def _gather(x, rows, sharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x[rows].astype(jnp.float32), sharding)
+
+
+def count_bad_rows(features) -> tuple[int, int]:
+    """How many rows hold NaN or infinity, and the index of the first."""
+    if isinstance(features, jax.Array):
+        return tuple(int(value) for value in _count_bad_rows(features))
+    starts = range(0, len(features), _CHECKED_ROWS)
+    parts = [np.isfinite(features[i : i + _CHECKED_ROWS]).all(axis=1) for i in starts]
+    bad = ~np.concatenate(parts)
+    return int(bad.sum()), int(bad.argmax())
+
+
+@jax.jit
+def _count_bad_rows(x):
+    bad = ~jnp.isfinite(x).all(axis=1)
+    return jnp.sum(bad), jnp.argmax(bad)
 
 
 def add_over_lanes(partial_sums: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """The device programs of k-means: Lloyd's iterations, a mini-batch step, assignment.
 
 All work on rows laid out by `layout.place`, are written per device and mapped over the
-mesh axis `data` with shard_map. Distances are float32 with exact products, for one block
-of rows at a time.
+mesh axis `data` with shard_map. Distances are float32 with exact products, for one
+block of rows at a time.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ _SPLIT_OFFSET = 1e-2
 
 
 @partial(jax.jit, static_argnames=("mesh",))
-def lloyd(x, n, centroids, max_iters, tol, key, *, mesh: Mesh):
+def lloyd(x, n, centroids, max_iters, tol, directions, *, mesh: Mesh):
     """Run Lloyd's algorithm until assignments or inertia stop changing.
 
     Args:
@@ -31,14 +31,14 @@ def lloyd(x, n, centroids, max_iters, tol, key, *, mesh: Mesh):
         centroids: [k, d] float32, the start.
         max_iters: most updates of the centroids.
         tol: stop when the inertia falls by less than this fraction.
-        key: random key of the directions in which clusters are split.
+        directions: [k, d], see `split_largest`.
         mesh: one axis, `data`.
 
     Returns:
         centroids [k, d]; number of updates; number of empty clusters re-seeded.
     """
 
-    def per_device(x, n, centroids, max_iters, tol, key):
+    def per_device(x, n, centroids, max_iters, tol, directions):
         valid = _valid_rows(x, n)
         norms = jnp.sum(x * x, axis=-1)
 
@@ -56,9 +56,7 @@ def lloyd(x, n, centroids, max_iters, tol, key, *, mesh: Mesh):
                 sums / jnp.maximum(counts, 1)[:, None],
                 state["centroids"],
             )
-            updated, reseeded = split_largest(
-                updated, counts, inertia / n, jax.random.fold_in(key, state["iters"])
-            )
+            updated, reseeded = split_largest(updated, counts, inertia / n, directions)
             return {
                 "centroids": updated,
                 "labels": labels,
@@ -90,7 +88,7 @@ def lloyd(x, n, centroids, max_iters, tol, key, *, mesh: Mesh):
         in_specs=(P("data"), P(), P(), P(), P(), P()),
         out_specs=P(),
         check_vma=False,  # add_over_lanes gives every device the same bits
-    )(x, n, centroids, max_iters, tol, key)
+    )(x, n, centroids, max_iters, tol, directions)
 
 
 @partial(jax.jit, static_argnames=("mesh",))
@@ -130,8 +128,8 @@ def assign_rows(x, centroids, *, mesh: Mesh):
     where the expanded square of `lloyd` cancels.
 
     Returns:
-        labels int32 and squared distances float32, both [lanes * blocks * rows] on every
-        device, padding included.
+        labels int32 and squared distances float32, both [lanes * blocks * rows], whole
+        on every device, padding included.
     """
 
     def per_device(x, centroids):
@@ -161,24 +159,29 @@ def split_largest(
     centroids: Float[Array, "k d"],
     counts: Float[Array, " k"],
     mean_square: Float[Array, ""],
-    key,
+    directions: Float[Array, "k d"],
 ) -> tuple[Float[Array, "k d"], Int[Array, ""]]:
     """Give each empty cluster a centroid beside that of the largest cluster.
 
-    The new centroid lies a small step in a random direction from the old one, which
-    stays: the rows of the large cluster then divide along that direction (as in FAISS,
-    which steps along a fixed sign pattern). A cluster that was split counts half.
+    The new centroid lies a small step from the old one, which stays; the rows of the
+    large cluster then divide along that direction (as in FAISS, whose step is a fixed
+    pattern of signs). A cluster that was split counts half.
+
+    Args:
+        centroids: of all clusters.
+        counts: rows per cluster.
+        mean_square: mean squared distance of rows to centroids, the unit of the step.
+        directions: unit vectors; row i is the step to the centroid of cluster i.
 
     Returns:
         centroids [k, d]; number of empty clusters.
     """
     size = _SPLIT_OFFSET * jnp.sqrt(jnp.maximum(mean_square, 0))
 
-    def split(i, state):
+    def split(_, state):
         centroids, counts = state
         empty, largest = jnp.argmin(counts), jnp.argmax(counts)
-        step = jax.random.normal(jax.random.fold_in(key, i), centroids.shape[1:])
-        step = size * step / jnp.linalg.norm(step)
+        step = size * directions[empty]
         half = counts[largest] / 2
         return (
             centroids.at[empty].set(centroids[largest] + step),

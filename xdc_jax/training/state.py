@@ -22,11 +22,13 @@ class Network:
 
     Attributes:
         modality: `video` or `audio`: the key of the batch it reads.
+        normalization: of its pictures, a key of `steps.NORMALIZATIONS`.
         graphdef: Flax NNX structure, to be merged with parameters and statistics.
         feature_dim: width of the pooled features.
     """
 
     modality: str
+    normalization: str
     graphdef: nnx.GraphDef
     feature_dim: int
 
@@ -101,7 +103,9 @@ def create(config: ConfigDict, plan: Plan) -> tuple[dict[str, Network], TrainSta
             rngs=nnx.Rngs(stream(config.seed, f"init_{name}")),
         )
         graphdef, params, batch_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-        networks[name] = Network(modality, graphdef, module.feature_dim)
+        networks[name] = Network(
+            modality, config.video_normalization, graphdef, module.feature_dim
+        )
         encoders[name] = EncoderState(
             nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), {}, None
         )

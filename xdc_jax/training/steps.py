@@ -26,16 +26,33 @@ Batch = dict[str, Array]
 Metrics = dict[str, Float[Array, ""]]
 
 
-def normalize_video(video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
+def normalize_kinetics(video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
     """Returns RGB scaled to [0, 1], less the Kinetics mean, by its deviation."""
     mean, std = jnp.asarray(RGB_MEAN), jnp.asarray(RGB_STD)
     return (video.astype(jnp.float32) / 255.0 - mean) / std
 
 
+def normalize_clip(video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
+    """Returns RGB less the mean of each channel of the clip, by its deviation.
+
+    Light and colour of a recording, which tell recordings apart but not what happens in
+    them, are gone. A channel that does not vary becomes 0.
+    """
+    video = video.astype(jnp.float32)
+    centred = video - video.mean((1, 2, 3), keepdims=True)
+    variance = jnp.square(centred).mean((1, 2, 3), keepdims=True)
+    return centred * jax.lax.rsqrt(variance + 1.0)  # + 1: a grey level of 256
+
+
+NORMALIZATIONS = {"kinetics": normalize_kinetics, "clip": normalize_clip}
+
+
 def encoder_inputs(network: Network, batch: Batch) -> Float[Array, "b ..."]:
     """Returns what an encoder reads of a batch."""
     inputs = batch[network.modality]
-    return normalize_video(inputs) if network.modality == "video" else inputs
+    if network.modality == "audio":
+        return inputs
+    return NORMALIZATIONS[network.normalization](inputs)
 
 
 def head_logits(

@@ -1,0 +1,1 @@
+"""One file per job: `get_config(arg)` returns its config."""

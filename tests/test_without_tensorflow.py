@@ -1,0 +1,34 @@
+"""xdc_jax works where there is no TensorFlow: accelerator machines may have none."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"tensorflow", "tensorflow_datasets", "tensorflow_io"}:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Blocker())
+import tests.conftest, jax, xdc_jax
+from tests.arrays import ArrayClips
+from xdc_jax import parallel
+from xdc_jax.pretrain import Pretraining
+
+config = tests.conftest.make_tiny_config()
+config.iterations = config.epochs = 1
+clips = ArrayClips(num_train=20, num_test=8)
+mesh = parallel.make_mesh(jax.devices()[:1])
+row = Pretraining(config, clips, sys.argv[1], mesh).run()
+assert row["video_probe"] is not None
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_import_and_training_on_arrays(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,59 @@
+"""Rows of results: their file and their table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xdc_jax.files import write_atomically
+
+Row = dict[str, Any]
+MEASURES = {
+    "video_probe": "video probe",
+    "audio_probe": "audio probe",
+    "nmi_video": "NMI video",
+    "nmi_audio": "NMI audio",
+    "seconds": "seconds",
+}
+
+
+def write(path: str | Path, rows: Sequence[Row]) -> None:
+    """Writes `{"rows": [...]}` as JSON."""
+    text = json.dumps({"rows": list(rows)}, indent=2) + "\n"
+    write_atomically(path, text.encode())
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Returns a Markdown table, one line per data set and method in order of rows.
+
+    Cells are means over seeds, with the sample standard deviation where there are
+    several seeds, and a dash where nothing was measured.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["method"]), []).append(row)
+    lines = [["data", "method", "seeds", *MEASURES.values()]]
+    for (data, method), group in groups.items():
+        cells = [_cell(key, [row[key] for row in group]) for key in MEASURES]
+        lines.append([data, method, str(len(group)), *cells])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    ]  # fmt: skip
+    text.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+    return "\n".join(text)
+
+
+def _cell(key: str, values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    digits = 0 if key == "seconds" else 3
+    text = f"{np.mean(known):.{digits}f}"
+    if len(known) > 1:
+        text += f" ± {np.std(known, ddof=1):.{digits}f}"
+    return text
