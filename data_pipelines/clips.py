@@ -175,6 +175,8 @@ class ClipData:
         tf.config.set_visible_devices([], "GPU")
         self.spec = spec
         self.seed = seed
+        self.data_dir = prepared.data_dir
+        self.splits = tuple(prepared.splits)
         self.class_names = prepared.class_names
         self.fingerprint = prepared.fingerprint
         self._prepared = prepared

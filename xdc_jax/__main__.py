@@ -5,10 +5,11 @@
 
 import difflib
 import importlib
-import os
+import logging
 import sys
 
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 
 from xdc_jax.errors import UserError
 
@@ -43,9 +44,6 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         print(f"xdc: unknown verb {verb!r}{hint}\n\n{_usage()}", file=sys.stderr)
         return 2
-    # TensorFlow's and gRPC's start-up chatter is not the user's concern.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     module = importlib.import_module(VERBS[verb][0])
     module.define_flags()
     if any(arg in ("-h", "--help", "-help") for arg in rest):
@@ -59,8 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(
             verb, f"unexpected argument {positional[0]!r}; see xdc {verb} --help"
         )
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax logs every file
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    logging.getLogger("xdc_jax").setLevel(logging.INFO)
     try:
         return module.main() or 0
     except UserError as error:

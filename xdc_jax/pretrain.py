@@ -15,6 +15,7 @@ with the same parameters.
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
@@ -40,6 +41,8 @@ from xdc_jax.training.checkpoint import Checkpoints
 from xdc_jax.training.extraction import extract
 from xdc_jax.training.metrics import MetricsLog
 from xdc_jax.training.probe import linear_probe
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -116,7 +119,7 @@ class Pretraining:
             self.position = Position(**self.checkpoints.position(saved))
             like = self.state if not self.iterations else self._with_new_heads(0)
             self.state = self.checkpoints.state(saved, like)
-            logging.info("resuming after step %d of %s", saved, self.workdir)
+            log.info("resuming after step %d of %s", saved, self.workdir)
         self.log = MetricsLog(self.workdir, self.position.metrics_lines)
         self._started = time.monotonic() - self.position.seconds
 
@@ -144,9 +147,7 @@ class Pretraining:
             found = assignments_lib.load(file)
         else:
             features = self._extract(self.split)
-            logging.info(
-                "iteration %d: clustering %d clips", iteration, len(self.truth)
-            )
+            log.info("iteration %d: clustering %d clips", iteration, len(self.truth))
             found = assignments_lib.cluster(
                 features,
                 self.usable,
@@ -219,9 +220,7 @@ class Pretraining:
             self.log.write(
                 step, {"iteration": iteration, "epoch": position.epoch, **values}
             )
-            logging.info(
-                "iteration %d, epoch %d: %s", iteration, position.epoch, values
-            )
+            log.info("iteration %d, epoch %d: %s", iteration, position.epoch, values)
             plateau = config.patience and position.stale_epochs >= config.patience
             position.epoch, position.batch = position.epoch + 1, 0
             if position.epoch == self.epochs or plateau:
@@ -350,7 +349,7 @@ class Pretraining:
             self._save(int(self.state.step))
         self.position.seconds = time.monotonic() - self._started
         row = {
-            "data": Path(getattr(self.clips, "data_dir", "arrays")).name,
+            "data": Path(self.clips.data_dir).name,
             "method": self.config.method if self.iterations else "random",
             "seed": self.config.seed,
             "video_probe": metrics.get("probe/video"),
@@ -374,7 +373,7 @@ class Pretraining:
     def _check_data(self) -> None:
         skipped = int((~self.usable).sum())
         if skipped:
-            logging.warning(
+            log.warning(
                 "%d of %d clips of split %s lack %s and are left out",
                 skipped,
                 len(self.usable),
@@ -422,9 +421,7 @@ def _claim_workdir(workdir: Path, config: ConfigDict, clips: Any) -> None:
             "change back:\n" + "\n".join(lines)
         )
     if versions != record["versions"]:
-        logging.warning(
-            "package versions changed: %s -> %s", versions, record["versions"]
-        )
+        log.warning("package versions changed: %s -> %s", versions, record["versions"])
 
 
 def pretrain(

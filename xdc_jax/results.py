@@ -37,7 +37,8 @@ def table(rows: Sequence[Row]) -> str:
     lines = [["data", "method", "seeds", *MEASURES.values()]]
     for (data, method), group in groups.items():
         cells = [_cell(key, [row[key] for row in group]) for key in MEASURES]
-        lines.append([data, method, str(len(group)), *cells])
+        seeds = {row["seed"] for row in group}
+        lines.append([data, method, str(len(seeds)), *cells])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True))

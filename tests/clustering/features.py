@@ -10,7 +10,7 @@ def encoder_like(n, d, seed=0, components=40):
     spread = np.exp(0.3 * rng.standard_normal((components, 1)))
     axes = rng.standard_normal((d, d)) / np.sqrt(1 + np.arange(d))[:, None]
     noise = rng.standard_normal((n, d)) @ axes / np.sqrt(d)
-    x = np.maximum(centres[component] + spread[component] * noise + 0.3, 0)
+    x = np.maximum(centres[component] + spread[component] * noise + 0.3, 1e-3)
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 

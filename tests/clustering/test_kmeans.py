@@ -44,7 +44,7 @@ def check_consistent(result, x):
     assert result.centroids.dtype == np.float32
 
 
-@pytest.mark.parametrize(("n", "d", "k"), [(1000, 16, 10), (20, 3, 20)])
+@pytest.mark.parametrize(("n", "d", "k"), [(1000, 16, 10), (20, 8, 20)])
 def test_equals_a_numpy_loop_from_the_same_start(n, d, k):
     x = encoder_like(n, d)
     init = x[:k]
@@ -83,7 +83,7 @@ def test_far_from_the_origin_no_digits_are_lost():
 
 @pytest.mark.parametrize(
     ("n", "d", "k", "sizes"),
-    [(4096, 64, 33, (1, 2, 8)), (1000, 16, 10, (1, 8)), (7, 4, 3, (1, 8))],
+    [(4096, 64, 33, (1, 2, 8)), (1000, 16, 10, (1, 8)), (7, 8, 3, (1, 8))],
 )
 def test_any_number_of_devices_gives_the_same_bits(n, d, k, sizes):
     x = encoder_like(n, d)

@@ -77,12 +77,15 @@ def test_empty_clusters_of_a_stream_are_repaired():
 def test_bad_streams_are_user_errors():
     x = encoder_like(100, 4)
     used_up = iter([x[:50], x[50:]])
+    other, seen = encoder_like(300, 4), []
+    thirds = [other[:100], other[100:200], other[200:]]
     bad = x.copy()
     bad[70, 1] = np.nan
     for batches, k, message in [
         (lambda: iter(()), 3, "the stream is empty"),
         (in_batches(x, 30), 101, "k is 101 and there are 100 rows"),
         (lambda: used_up, 3, "must start the same stream again"),
+        (lambda: iter([other] if seen else seen.append(1) or thirds), 3, "other batch"),
         (in_batches(bad, 30), 3, "the first is row 70"),
         (lambda: iter([x, x[:, :3]]), 3, "has 3 features; expected 4"),
     ]:

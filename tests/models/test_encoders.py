@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jaxtyping import TypeCheckError
 
 from xdc_jax.errors import UserError
 from xdc_jax.models import registry
@@ -24,7 +25,8 @@ def random_input(name, batch, *, space=None):
         shape = (batch, *(space or (8, 32, 32)), 3)
     else:
         shape = (batch, *(space or (100, 40)), 1)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    values = np.random.default_rng(0).normal(size=shape)
+    return jnp.asarray(values, jnp.float32)
 
 
 def random_encoder(name, **settings):
@@ -203,7 +205,10 @@ def test_initial_weights():
 )
 def test_wrong_input_is_named(name, shape, dtype):
     model = random_encoder(name, width=4, stage_sizes=(1,))
-    with pytest.raises(UserError, match="encoder input: found"):
+    # Where annotations are checked at run time, jaxtyping finds it first.
+    with pytest.raises(
+        (UserError, TypeCheckError), match=r"input: found|parameter 'x'"
+    ):
         model(jnp.zeros(shape, dtype), False)
 
 

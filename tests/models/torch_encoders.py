@@ -158,5 +158,9 @@ def load(ours, theirs):
 
 
 def to_torch(x):
-    """Channels last, NumPy -> channels first, PyTorch."""
-    return torch.from_numpy(np.moveaxis(x, -1, 1).copy())
+    """Channels last, JAX -> channels first, PyTorch.
+
+    Contiguous, because PyTorch 2.13 corrupts memory in the gradient of some
+    channels-last convolutions on CPU.
+    """
+    return torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())

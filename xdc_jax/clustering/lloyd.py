@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
@@ -30,7 +31,7 @@ def lloyd(x, n, centroids, max_iters, tol, directions, *, mesh: Mesh):
         n: number of rows that are not padding.
         centroids: [k, d] float32, the start.
         max_iters: most updates of the centroids.
-        tol: stop when the inertia falls by less than this fraction.
+        tol: stop when the inertia falls by less than this fraction, if above 0.
         directions: [k, d], see `split_largest`.
         mesh: one axis, `data`.
 
@@ -50,7 +51,7 @@ def lloyd(x, n, centroids, max_iters, tol, directions, *, mesh: Mesh):
                 x, norms, valid, state["centroids"]
             )
             moved = jax.lax.psum(jnp.sum(labels != state["labels"]), "data")
-            settled = state["inertia"] - inertia <= tol * inertia
+            settled = (tol > 0) & (state["inertia"] - inertia <= tol * inertia)
             updated = jnp.where(
                 (counts > 0)[:, None],
                 sums / jnp.maximum(counts, 1)[:, None],
@@ -120,8 +121,14 @@ def minibatch_step(x, n, centroids, weights, *, mesh: Mesh):
     )(x, n, centroids, weights)
 
 
+def assign(x, n: int, centroids, mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest centroid of each of the n rows, and the squared distance to it."""
+    labels, squared = _assign_rows(x, centroids, mesh=mesh)
+    return np.asarray(labels)[:n], np.asarray(squared)[:n]
+
+
 @partial(jax.jit, static_argnames=("mesh",))
-def assign_rows(x, centroids, *, mesh: Mesh):
+def _assign_rows(x, centroids, *, mesh: Mesh):
     """Nearest centroid of each row and the squared distance to it.
 
     The distance is that of the difference of the two vectors, which keeps its digits
@@ -206,11 +213,12 @@ def _assign_and_sum(x, norms, valid, centroids):
     k, d = centroids.shape
     half_norms = jnp.sum(centroids * centroids, axis=1) / 2
 
-    def one_block(total, block):
-        rows, norms, valid = block
+    def one_block(total, at):
+        # By index, because a scan over x would copy a lane and then each block of it.
+        rows = jax.lax.dynamic_slice(x, (*at, 0, 0), (1, 1, *x.shape[2:]))[0, 0]
         labels, scores = _nearest(rows, centroids, half_norms)
-        labels = jnp.where(valid, labels, -1)
-        squared = jnp.where(valid, jnp.maximum(norms + 2 * scores, 0), 0)
+        labels = jnp.where(valid[*at], labels, -1)
+        squared = jnp.where(valid[*at], jnp.maximum(norms[*at] + 2 * scores, 0), 0)
         sums, counts, inertia = total
         sums, counts = jax.lax.platform_dependent(
             sums, counts, rows, labels, cpu=_add_by_scatter, default=_add_by_matmul
@@ -219,9 +227,10 @@ def _assign_and_sum(x, norms, valid, centroids):
 
     def one_lane(lane):
         zeros = jnp.zeros((k, d)), jnp.zeros((k,)), jnp.float32(0)
-        return jax.lax.scan(one_block, zeros, lane)
+        blocks = jnp.arange(x.shape[1])
+        return jax.lax.scan(lambda total, i: one_block(total, (lane, i)), zeros, blocks)
 
-    totals, labels = jax.lax.map(one_lane, (x, norms, valid))
+    totals, labels = jax.lax.map(one_lane, jnp.arange(x.shape[0]))
     return labels, *(add_over_lanes(total) for total in totals)
 
 

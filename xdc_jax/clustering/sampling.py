@@ -36,7 +36,7 @@ def draws(
 
     The draws sum to `clips_per_record` times the number of used clips. When `balanced`,
     every cluster of a clustering is drawn equally often in expectation (DeepCluster's
-    uniform sampling); with several clusterings each governs an equal share of the draws.
+    uniform sampling); with several clusterings each governs an equal share.
 
     Args:
         used: clips to train on.

@@ -1,4 +1,4 @@
-"""First centroids: greedy k-means++ on a sample of the rows."""
+"""What is random in k-means: first centroids (k-means++ on a sample), directions."""
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,19 @@ def sample_rows(n: int, size: int, start: int | tuple[int, int]) -> np.ndarray:
     """Indices of `size` of `n` rows, ascending, none twice; f(n, size, start)."""
     rng = np.random.default_rng(start)
     return np.sort(rng.choice(n, size, replace=False, shuffle=False))
+
+
+def mean_row(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
+    """Mean of rows, summed in float64."""
+    return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def split_directions(
+    k: int, d: int, start: tuple[int, int]
+) -> Float[np.ndarray, "k d"]:
+    """Random unit vectors along which `lloyd.split_largest` splits clusters."""
+    steps = np.random.default_rng(start).standard_normal((k, d), np.float32)
+    return steps / np.linalg.norm(steps, axis=1, keepdims=True)
 
 
 def plus_plus(

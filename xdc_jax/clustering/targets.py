@@ -1,7 +1,8 @@
 """What each method clusters, and which encoder learns to predict which clusters.
 
-Definitions: XDC's pipeline figure (one small function here per panel). Two encoders, `a`
-and `b`, see the same clips; for every method but `xdc_same` they are `video` and `audio`.
+Definitions: XDC's pipeline figure (one small function here per panel). Two encoders,
+`a` and `b`, see the same clips; they are `video` and `audio` for every method but
+`xdc_same`.
 """
 
 import dataclasses

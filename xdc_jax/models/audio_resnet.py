@@ -5,10 +5,12 @@ known (ResNet-18 on mel spectrograms, HumamAlwassel/XDC issue 4), the rest is no
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xdc_jax.models.convolution import Conv
@@ -45,7 +47,7 @@ class AudioResNet18(nnx.Module):
         *,
         width: int = 64,
         stage_sizes: Sequence[int] = (2, 2, 2, 2),
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         bn_axis_name: str | None = None,
         rngs: nnx.Rngs,
     ):
@@ -57,9 +59,8 @@ class AudioResNet18(nnx.Module):
             "rngs": rngs,
         }
         self.stem = ConvNorm(1, width, (7, 7), (2, 2), **settings)
-        self.blocks = stack_blocks(
-            lambda *sizes: basic_block(*sizes, **settings), width, width, stage_sizes, 1
-        )
+        make_block = partial(basic_block, **settings)
+        self.blocks = nnx.List(stack_blocks(make_block, width, width, stage_sizes, 1))
         self.feature_dim = width * 2 ** (len(stage_sizes) - 1)
 
     def __call__(
@@ -101,7 +102,7 @@ class AudioResNet18Vmz(nnx.Module):
         *,
         width: int = 64,
         stage_sizes: Sequence[int] = (2, 2, 2, 2),
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         bn_axis_name: str | None = None,
         rngs: nnx.Rngs,
     ):
@@ -112,20 +113,19 @@ class AudioResNet18Vmz(nnx.Module):
             "dtype": dtype,
             "rngs": rngs,
         }
+        make_block = partial(basic_block, **settings)
         narrow, half = width // 4, width // 2
         self.stem = Conv(
             1, narrow, (3, 3), (1, 1), use_bias=True, dtype=dtype, rngs=rngs
         )
         self.extra_blocks = nnx.List(
             [
-                basic_block(narrow, half, 2, **settings),
-                basic_block(half, half, 1, **settings),
-                basic_block(half, half, 1, **settings),
+                make_block(narrow, half, 2),
+                make_block(half, half, 1),
+                make_block(half, half, 1),
             ]
         )
-        self.blocks = stack_blocks(
-            lambda *sizes: basic_block(*sizes, **settings), half, width, stage_sizes, 2
-        )
+        self.blocks = nnx.List(stack_blocks(make_block, half, width, stage_sizes, 2))
         self.feature_dim = width * 2 ** (len(stage_sizes) - 1)
 
     def __call__(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -29,16 +30,20 @@ def convolve(
     Returns:
       `[batch, *ceil(space / strides), out]` in the dtype of `x`.
     """
-    is_factored = x.ndim == 5 and (
-        kernel.shape[0] == 1 or kernel.shape[1:3] == (1, 1) == tuple(strides[1:])
-    )
-    if not is_factored:
+    if not is_factored(kernel, strides):
         return plain_convolution(x, kernel, strides)
     return lax.platform_dependent(
         x,
         kernel,
         cpu=partial(folded_convolution, strides=tuple(strides)),
         default=partial(plain_convolution, strides=tuple(strides)),
+    )
+
+
+def is_factored(kernel: Float[Array, "..."], strides: Sequence[int]) -> bool:
+    """Says whether a 3-D convolution is 1xkxk, or kx1x1 with no stride in space."""
+    return kernel.ndim == 5 and (
+        kernel.shape[0] == 1 or kernel.shape[1:3] == (1, 1) == tuple(strides[1:])
     )
 
 
@@ -58,10 +63,9 @@ def folded_convolution(
     kernel: Float[Array, "kt kh kw c d"],
     strides: Sequence[int],
 ) -> Float[Array, "b t2 h2 w2 d"]:
-    """Convolves a clip with a 1xkxk or kx1x1 kernel as a 2-D convolution.
+    """Convolves a clip with a factored kernel as a 2-D convolution.
 
-    1xkxk becomes k x k over batch*time; kx1x1 becomes k x 1 over (time, height*width)
-    and must not stride in space.
+    1xkxk becomes k x k over batch*time; kx1x1 becomes k x 1 over (time, height*width).
     """
     batch, time, height, width, channels = x.shape
     if kernel.shape[0] == 1:
@@ -89,7 +93,7 @@ class Conv(nnx.Module):
         strides: Sequence[int],
         *,
         use_bias: bool = False,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")

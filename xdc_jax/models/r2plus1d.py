@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xdc_jax.models.residual import BasicBlock, ConvNorm, check_input, stack_blocks
@@ -74,7 +75,7 @@ class R2Plus1D(nnx.Module):
         bn_eps: float,
         width: int = 64,
         stage_sizes: Sequence[int] = (2, 2, 2, 2),
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         bn_axis_name: str | None = None,
         rngs: nnx.Rngs,
     ):
@@ -114,7 +115,7 @@ class R2Plus1D(nnx.Module):
             )
 
         self.stem = FactoredConvNorm(3, 45 * width // 64, width, 7, 2, 1, **settings)
-        self.blocks = stack_blocks(make_block, width, width, stage_sizes, 1)
+        self.blocks = nnx.List(stack_blocks(make_block, width, width, stage_sizes, 1))
         self.feature_dim = width * 2 ** (len(stage_sizes) - 1)
 
     def __call__(

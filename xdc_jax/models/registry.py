@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from xdc_jax.errors import UserError
 from xdc_jax.models.audio_resnet import AudioResNet18, AudioResNet18Vmz
@@ -24,7 +25,7 @@ def create(
     *,
     width: int = 64,
     stage_sizes: Sequence[int] = (2, 2, 2, 2),
-    dtype: jnp.dtype = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     bn_axis_name: str | None = None,
     rngs: nnx.Rngs,
 ) -> nnx.Module:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xdc_jax.errors import UserError
@@ -24,7 +25,7 @@ class ConvNorm(nnx.Module):
         *,
         bn_eps: float,
         bn_axis_name: str | None,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.conv = Conv(
@@ -62,7 +63,7 @@ def stack_blocks(
     width: int,
     stage_sizes: Sequence[int],
     first_stride: int,
-) -> nnx.List:
+) -> list[BasicBlock]:
     """Returns the residual stages as one list of blocks.
 
     Args:
@@ -72,7 +73,7 @@ def stack_blocks(
       stage_sizes: blocks of each stage.
       first_stride: stride of the first stage; that of each later one is 2.
     """
-    blocks = nnx.List()
+    blocks = []
     for stage, size in enumerate(stage_sizes):
         out_features = width * 2**stage
         for index in range(size):
