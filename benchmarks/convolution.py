@@ -1,7 +1,7 @@
 """Folded against plain convolutions in an R(2+1)D-18 training step.
 
-    python benchmarks/convolution.py
-    python benchmarks/convolution.py --topology=v4:2x2x1
+    python -m benchmarks.convolution
+    python -m benchmarks.convolution --topology=v4:2x2x1
 
 The first times a forward pass and a training step on this machine, PyTorch (channels
 last) beside them when it is installed. The second needs the `libtpu` package and no

@@ -13,7 +13,6 @@ with the same parameters.
 """
 
 import dataclasses
-import importlib.metadata
 import json
 import logging
 import sys
@@ -34,9 +33,9 @@ from xdc_jax import parallel, results
 from xdc_jax.clustering import assignments as assignments_lib
 from xdc_jax.clustering import sampling, targets
 from xdc_jax.errors import UserError
-from xdc_jax.files import write_atomically
 from xdc_jax.training import optimizer, steps
 from xdc_jax.training import state as state_lib
+from xdc_jax.training import workdir as workdir_lib
 from xdc_jax.training.checkpoint import Checkpoints
 from xdc_jax.training.extraction import extract
 from xdc_jax.training.metrics import MetricsLog
@@ -91,7 +90,7 @@ class Pretraining:
         self.held_out = sampling.held_out(self.usable, config.held_out, config.seed)
         self.classes = self._count_classes()
         self._check_data()
-        _claim_workdir(self.workdir, config, clips)
+        workdir_lib.claim(self.workdir, config, clips.fingerprint)
 
         self.iterations, self.epochs = config.iterations, config.epochs
         if config.method == "supervised":  # labels do not change: one long iteration
@@ -302,19 +301,13 @@ class Pretraining:
         """Returns the cross-entropy of each head on the held-out clips."""
         ids = np.flatnonzero(self.held_out)
         features = self._extract(self.split, clip_ids=ids)
-        losses = {}
-        for name, encoder in self.state.encoders.items():
-            for target, head in encoder.heads.items():
-                truth = labels[target][ids]
-                logits = steps.head_logits(head, jnp.asarray(features[name][ids]))
-                picked = jnp.take_along_axis(
-                    jax.nn.log_softmax(logits), jnp.maximum(truth, 0)[:, None], axis=1
-                )[:, 0]
-                known = truth >= 0
-                losses[f"held_out_loss/{name}/{target}"] = float(
-                    -jnp.where(known, picked, 0).sum() / max(known.sum(), 1)
-                )
-        return losses
+        return {
+            f"held_out_loss/{name}/{target}": steps.mean_loss(
+                head, features[name][ids], labels[target][ids]
+            )
+            for name, encoder in self.state.encoders.items()
+            for target, head in encoder.heads.items()
+        }
 
     def _save(self, step: int) -> None:
         self.position.metrics_lines = self.log.num_lines
@@ -385,43 +378,6 @@ class Pretraining:
                 f"config.method is supervised, but no clip of split {self.split} has a "
                 "label; add a label column to the manifest and prepare again"
             )
-
-
-def _claim_workdir(workdir: Path, config: ConfigDict, clips: Any) -> None:
-    """Writes config.json, or checks that it is that of this run."""
-    record = {
-        "config": json.loads(config.to_json()),
-        "data": clips.fingerprint,
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-        },
-    }
-    file = workdir / "config.json"
-    if not file.exists():
-        write_atomically(file, json.dumps(record, indent=2).encode())
-        return
-    try:
-        before = json.loads(file.read_text())
-        if before["data"] != record["data"]:
-            raise UserError(
-                f"{file}: this workdir belongs to a run on other data (fingerprint "
-                f"{before['data']}, now {record['data']}); use a new workdir"
-            )
-        old = config_lib.flatten(ConfigDict(before["config"]))
-        versions = before["versions"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: not a config that xdc wrote ({error!r})") from error
-    new = config_lib.flatten(ConfigDict(record["config"]))
-    differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    if differing:
-        lines = [f"  {key}: {old.get(key)} -> {new.get(key)}" for key in differing]
-        raise UserError(
-            f"{file}: this workdir belongs to another config; use a new workdir, or "
-            "change back:\n" + "\n".join(lines)
-        )
-    if versions != record["versions"]:
-        log.warning("package versions changed: %s -> %s", versions, record["versions"])
 
 
 def pretrain(

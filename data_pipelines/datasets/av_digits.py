@@ -24,14 +24,13 @@ from data_pipelines.sound import read_samples
 from xdc_jax.errors import UserError
 
 SCENE = Scene(
-    size=40,
+    size=32,
     num_frames=16,
     fps=16,
-    digit_size=(24, 30),
-    speed=1.5,
-    contrast=(110, 220),
-    noise=20,
-    both_polarities=False,
+    digit_size=(22, 26),
+    speed=1.0,
+    contrast=(140, 230),
+    noise=10,
 )
 _MNIST = {"train": "train", "test": "t10k"}
 _NUM_TEST_TAKES = 5

@@ -26,14 +26,13 @@ from xdc_jax.errors import UserError
 NUM_TRAIN = 1_400
 NUM_TEST = 300
 SCENE = Scene(
-    size=32,
+    size=24,
     num_frames=12,
     fps=Fraction(25, 2),
-    digit_size=(16, 22),
-    speed=1.5,
-    contrast=(70, 170),
-    noise=16,
-    both_polarities=True,
+    digit_size=(14, 18),
+    speed=0.8,
+    contrast=(140, 230),
+    noise=10,
 )
 # Rows and columns of the keypad, Hz (ITU-T Q.23).
 _ROWS_HZ = (697, 770, 852, 941)

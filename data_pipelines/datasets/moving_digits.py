@@ -27,9 +27,8 @@ class Scene:
       fps: pictures per second.
       digit_size: smallest and largest side of the digit, pixels.
       speed: largest speed along an axis, pixels per frame.
-      contrast: smallest and largest difference between digit and background, of 255.
+      contrast: smallest and largest brightness of the digit over the ground, of 255.
       noise: largest standard deviation of the noise of a picture, of 255.
-      both_polarities: whether the digit may be darker than the background.
     """
 
     size: int
@@ -39,7 +38,6 @@ class Scene:
     speed: float
     contrast: tuple[float, float]
     noise: float
-    both_polarities: bool
 
     @property
     def num_samples(self) -> int:
@@ -111,10 +109,8 @@ def render(
         )
     ).clip(0, 1)
     contrast = rng.uniform(*scene.contrast)
-    if scene.both_polarities and rng.random() < 0.5:
-        contrast = -contrast
     # The level leaves room for the digit, so that its contrast is not cut off.
-    level = rng.uniform(max(0, -contrast), 255 - max(0, contrast))
+    level = rng.uniform(0, 255 - contrast)
     noise = rng.uniform(0.3, 1.0) * scene.noise
     pictures = level + _clutter(scene, noise, rng)
     room = scene.size - side

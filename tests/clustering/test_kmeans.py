@@ -48,7 +48,7 @@ def check_consistent(result, x):
 def test_equals_a_numpy_loop_from_the_same_start(n, d, k):
     x = encoder_like(n, d)
     init = x[:k]
-    ours = kmeans.fit(x, k, seed=0, init=init, max_iters=7, tol=0)
+    ours = kmeans.fit(x, k, seed=0, init=init, max_iters=7, tol=0.0)
     expected = numpy_lloyd(x, init, ours.num_iters)
     np.testing.assert_allclose(ours.centroids, expected, atol=1e-5)
     check_consistent(ours, x)
@@ -57,8 +57,8 @@ def test_equals_a_numpy_loop_from_the_same_start(n, d, k):
 def test_same_inertia_as_sklearn_from_the_same_start():
     x = encoder_like(5000, 64)
     init = x[:50]
-    ours = kmeans.fit(x, 50, seed=0, init=init, max_iters=300, tol=0)
-    theirs = SklearnKMeans(50, init=init, max_iter=300, tol=0, n_init=1).fit(x)
+    ours = kmeans.fit(x, 50, seed=0, init=init, max_iters=300, tol=0.0)
+    theirs = SklearnKMeans(50, init=init, max_iter=300, tol=0.0, n_init=1).fit(x)
     assert ours.inertia == pytest.approx(theirs.inertia_, rel=1e-5)
     assert ours.num_iters == pytest.approx(theirs.n_iter_, abs=1)
 
@@ -75,8 +75,8 @@ def test_same_assignments_as_sklearn_on_separated_data():
 
 def test_far_from_the_origin_no_digits_are_lost():
     x = encoder_like(1000, 16)
-    near = kmeans.fit(x, 10, seed=0, init=x[:10], tol=0)
-    far = kmeans.fit(x + 300, 10, seed=0, init=x[:10] + 300, tol=0)
+    near = kmeans.fit(x, 10, seed=0, init=x[:10], tol=0.0)
+    far = kmeans.fit(x + 300, 10, seed=0, init=x[:10] + 300, tol=0.0)
     assert (near.assignments == far.assignments).mean() > 0.98
     assert far.inertia == pytest.approx(near.inertia, rel=1e-2)
 
@@ -88,7 +88,7 @@ def test_far_from_the_origin_no_digits_are_lost():
 def test_any_number_of_devices_gives_the_same_bits(n, d, k, sizes):
     x = encoder_like(n, d)
     results = [
-        kmeans.fit(x, k, seed=1, mesh=make_mesh(jax.devices()[:size]), tol=0)
+        kmeans.fit(x, k, seed=1, mesh=make_mesh(jax.devices()[:size]), tol=0.0)
         for size in sizes
     ]
     for other in results[1:]:
@@ -185,7 +185,7 @@ def test_the_seed_decides():
 
 def test_looser_tolerance_stops_earlier():
     x = encoder_like(3000, 32)
-    exact = kmeans.fit(x, 30, seed=0, tol=0)
+    exact = kmeans.fit(x, 30, seed=0, tol=0.0)
     loose = kmeans.fit(x, 30, seed=0, tol=1e-2)
     assert loose.num_iters < exact.num_iters < 100
     assert exact.inertia <= loose.inertia < 1.02 * exact.inertia

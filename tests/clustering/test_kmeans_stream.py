@@ -61,7 +61,7 @@ def test_a_step_follows_sculley():
             seen[label] += 1
             centroids[label] += (row - centroids[label]) / seen[label]
     ours = kmeans.fit_stream(
-        in_batches(x, 50), 6, seed=0, init=x[:6], max_iters=1, tol=0
+        in_batches(x, 50), 6, seed=0, init=x[:6], max_iters=1, tol=0.0
     )
     np.testing.assert_allclose(ours.centroids, centroids, atol=1e-5)
 

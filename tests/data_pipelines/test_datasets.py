@@ -89,7 +89,6 @@ def test_the_digit_moves_and_stays_inside():
         speed=4.0,
         contrast=(200, 200),
         noise=0.0,
-        both_polarities=False,
     )
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -160,7 +160,7 @@ def load(ours, theirs):
 def to_torch(x):
     """Channels last, JAX -> channels first, PyTorch.
 
-    Contiguous, because PyTorch 2.13 corrupts memory in the gradient of some
-    channels-last convolutions on CPU.
+    Contiguous: PyTorch 2.13 aborts with corrupted memory in the backward pass of the
+    vmz audio network when its input is channels-last on CPU.
     """
     return torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())

@@ -7,20 +7,22 @@ from jaxtyping import Array, Float
 
 from xdc_jax.errors import UserError
 
+Features = Float[np.ndarray, "n d"] | Float[Array, "n d"]
+
 _EXACT = jax.lax.Precision.HIGHEST
 # Directions with less than this share of the largest variance are rounding noise.
 _NO_VARIANCE = 1e-10
 
 
 @jax.jit
-def l2_normalize(features: Float[Array, "n d"]) -> Float[Array, "n d"]:
+def l2_normalize(features: Features) -> Float[Array, "n d"]:
     """Scale each row to length 1; rows of zeros stay zero. float32."""
     features = jnp.asarray(features, jnp.float32)
     length = jnp.linalg.norm(features, axis=1, keepdims=True)
     return features / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)
 
 
-def pca_whiten(features: Float[Array, "n d"], dim: int) -> Float[Array, "n dim"]:
+def pca_whiten(features: Features, dim: int) -> Float[Array, "n dim"]:
     """Project on the `dim` directions of largest variance, each scaled to variance 1.
 
     Directions without variance give zeros. The sign of each direction is such that its

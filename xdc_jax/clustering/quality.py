@@ -33,7 +33,7 @@ def size_entropy(sizes: Int[np.ndarray, " k"]) -> float:
     return float(-(shares * np.log(shares)).sum() / np.log(len(sizes)))
 
 
-def summary(assignments: Int[np.ndarray, " n"], k: int) -> dict[str, float]:
+def summary(assignments: Int[np.ndarray, " n"], k: int) -> dict[str, int | float]:
     """Sizes of k clusters: how many are empty, extremes, normalised entropy."""
     sizes = np.bincount(assignments, minlength=k)
     return {

@@ -132,7 +132,11 @@ class AudioResNet18Vmz(nnx.Module):
         self, x: Float[Array, "b frames mels 1"], train: bool
     ) -> Float[Array, "b {self.feature_dim}"]:
         """Returns float32 features: the maximum of the last map."""
-        return self.feature_map(x, train).max((1, 2)).astype(jnp.float32)
+        last_map = self.feature_map(x, train)
+        # Not `.max`: its gradient goes where the map equals its maximum, and XLA may
+        # compute the two with different rounding and so find no such place.
+        pooled = nnx.max_pool(last_map, last_map.shape[1:3])
+        return pooled[:, 0, 0].astype(jnp.float32)
 
     def feature_map(
         self, x: Float[Array, "b frames mels 1"], train: bool

@@ -65,8 +65,20 @@ def head_logits(
     )
 
 
+def mean_loss(
+    head: dict[str, Array], features: Float[Array, "b d"], labels: Int[Array, " b"]
+) -> float:
+    """Returns the mean cross-entropy of a head over the rows with a label (>= 0)."""
+    sums = _head_sums({"": head}, jnp.asarray(features), {"": labels}, slice(None))
+    loss, _, valid = sums[""]
+    return float(loss / jnp.maximum(valid, 1))
+
+
 def _head_sums(
-    heads: dict[str, Any], features: Array, labels: dict[str, Array], clip_ids: Array
+    heads: dict[str, Any],
+    features: Array,
+    labels: dict[str, Array],
+    clip_ids: Array | slice,
 ) -> dict[str, tuple[Array, Array, Array]]:
     """Returns clustering -> sums of loss, correct predictions and labelled clips."""
     sums = {}
