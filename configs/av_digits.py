@@ -1,7 +1,7 @@
 """Moving handwritten digits (MNIST) paired with spoken digits (FSDD).
 
     xdc prepare --dataset=av_digits --data_dir=../shared/data/digits \
-        --short_side=32 --out=runs/data/av_digits
+        --short_side=24 --out=runs/data/av_digits
     xdc pretrain --config=configs/av_digits.py --data=runs/data/av_digits \
         --workdir=runs/av_digits/xdc
 """
@@ -17,8 +17,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.clip.update(
         num_frames=4,
         fps=5.0,
-        short_side=32,
-        crop_size=32,
+        short_side=24,
+        crop_size=24,
         random_crop=False,
         flip=False,
         audio_duration_s=0.9,

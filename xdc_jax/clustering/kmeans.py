@@ -4,7 +4,7 @@
     labels, squared_distances = kmeans.assign(features, result.centroids, mesh)
 
 The result depends on the features, k, the seed and the settings, not on the number of
-devices (see `layout`).
+devices where that divides 16 (see `layout`).
 """
 
 import dataclasses
