@@ -1,7 +1,7 @@
 """Moving handwritten digits (MNIST) paired with spoken digits (FSDD).
 
     xdc prepare --dataset=av_digits --data_dir=../shared/data/digits \
-        --short_side=24 --out=runs/data/av_digits
+        --short_side=32 --out=runs/data/av_digits
     xdc pretrain --config=configs/av_digits.py --data=runs/data/av_digits \
         --workdir=runs/av_digits/xdc
 """
@@ -17,9 +17,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.clip.update(
         num_frames=4,
         fps=5.0,
-        short_side=24,
-        crop_size=24,
-        random_crop=False,
+        short_side=32,
+        crop_size=28,
+        random_crop=True,
         flip=False,
         audio_duration_s=0.9,
         mel_frames=90,
@@ -31,7 +31,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.video_model.update(width=8, stage_sizes=(1, 1, 1, 1))
     config.audio_model.update(width=16, stage_sizes=(1, 1, 1, 1))
     config.clustering.update(k_video=64, k_audio=64, k_joint=64, whiten_dim=64)
-    config.update(iterations=5, epochs=4, batch_size=32, held_out=0.0)
+    config.update(iterations=6, epochs=4, batch_size=32, held_out=0.0)
     config.optimizer.update(lr_video=0.4, lr_audio=0.4, warmup_epochs=0.5)
     config.probe_every_iteration = True
     return parse_arg(config, arg)

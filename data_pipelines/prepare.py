@@ -1,8 +1,9 @@
 """Decodes media files into a prepared directory: TFRecord shards that TFDS reads.
 
-    xdc prepare --folder=~/videos --out=data/videos
-    xdc prepare --manifest=clips.csv --out=data/clips --short_side=128
-    xdc prepare --dataset=digits_tones --out=data/digits_tones
+Examples:
+  xdc prepare --folder=~/videos --out=data/videos
+  xdc prepare --manifest=clips.csv --out=data/clips --short_side=128
+  xdc prepare --dataset=digits_tones --out=data/digits_tones
 
 A manifest is a CSV file with a header: `path` (relative to the manifest, absolute, or
 a URL) and optionally `label`, `split` (default train), `start_s`, `end_s`, `fold`.

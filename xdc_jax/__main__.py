@@ -51,7 +51,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         positional = flags.FLAGS([f"xdc {verb}", *rest])[1:]
-    except (flags.Error, AttributeError, KeyError, TypeError, UserError) as error:
+    except (
+        flags.Error,
+        AttributeError,
+        KeyError,
+        TypeError,
+        UserError,
+    ) as error:
         return _fail(verb, error)
     if positional:
         return _fail(
@@ -64,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("xdc_jax").setLevel(logging.INFO)
     try:
         return module.main() or 0
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: of files, such as a full disk
         return _fail(verb, error)
     except KeyboardInterrupt:
         print(f"xdc {verb}: interrupted", file=sys.stderr)

@@ -146,7 +146,6 @@ class Pretraining:
             found = assignments_lib.load(file)
         else:
             features = self._extract(self.split)
-            log.info("iteration %d: clustering %d clips", iteration, len(self.truth))
             found = assignments_lib.cluster(
                 features,
                 self.usable,
@@ -159,6 +158,12 @@ class Pretraining:
             if self.config.probe_every_iteration or iteration == self.iterations:
                 found.metrics.update(self._probe(features))
             assignments_lib.save(file, found)
+            measures = {
+                key: value
+                for key, value in found.metrics.items()
+                if key.startswith(("nmi", "probe"))
+            }
+            log.info("iteration %d: %s", iteration, _text(measures))
         if self.position.epoch == self.position.batch == 0:
             self.log.write(
                 int(self.state.step), {"iteration": iteration, **found.metrics}
@@ -219,7 +224,9 @@ class Pretraining:
             self.log.write(
                 step, {"iteration": iteration, "epoch": position.epoch, **values}
             )
-            log.info("iteration %d, epoch %d: %s", iteration, position.epoch, values)
+            log.info(
+                "iteration %d, epoch %d: %s", iteration, position.epoch, _text(values)
+            )
             plateau = config.patience and position.stale_epochs >= config.patience
             position.epoch, position.batch = position.epoch + 1, 0
             if position.epoch == self.epochs or plateau:
@@ -378,6 +385,10 @@ class Pretraining:
                 f"config.method is supervised, but no clip of split {self.split} has a "
                 "label; add a label column to the manifest and prepare again"
             )
+
+
+def _text(values: dict[str, float]) -> str:
+    return ", ".join(f"{key} {value:.3f}" for key, value in values.items())
 
 
 def pretrain(

@@ -112,7 +112,7 @@ def test_av_digits_pairs_real_digits_of_one_class(real_data, tmp_path):
     for row in result.rows:
         segment = content(row.location)
         assert len(segment.frames) == 16
-        assert Image.open(io.BytesIO(segment.frames[0])).size == (40, 40)
+        assert Image.open(io.BytesIO(segment.frames[0])).size == (32, 32)
         assert len(segment.audio) == 16_000
         assert np.abs(segment.audio.astype(int)).max() > 100
 
