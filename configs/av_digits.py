@@ -1,7 +1,7 @@
 """Moving handwritten digits (MNIST) paired with spoken digits (FSDD).
 
     xdc prepare --dataset=av_digits --data_dir=../shared/data/digits \
-        --short_side=32 --out=runs/data/av_digits
+        --short_side=32 --jpeg_quality=95 --out=runs/data/av_digits
     xdc pretrain --config=configs/av_digits.py --data=runs/data/av_digits \
         --workdir=runs/av_digits/xdc
 """

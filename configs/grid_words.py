@@ -1,7 +1,7 @@
 """Lip reading without labels: single spoken words of the GRID corpus, one speaker.
 
     xdc prepare --dataset=grid_words --data_dir=../shared/data/grid_words \
-        --short_side=44 --out=runs/data/grid_words
+        --short_side=44 --jpeg_quality=95 --out=runs/data/grid_words
     xdc pretrain --config=configs/grid_words.py --data=runs/data/grid_words \
         --workdir=runs/grid_words/xdc
 """
