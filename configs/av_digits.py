@@ -30,8 +30,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.video_normalization = "clip"
     config.video_model.update(width=8, stage_sizes=(1, 1, 1, 1))
     config.audio_model.update(width=16, stage_sizes=(1, 1, 1, 1))
-    config.clustering.update(k_video=64, k_audio=64, k_joint=64, whiten_dim=64)
-    config.update(iterations=6, epochs=4, batch_size=32, held_out=0.0)
-    config.optimizer.update(lr_video=0.4, lr_audio=0.4, warmup_epochs=0.5)
+    config.clustering.update(k_video=32, k_audio=32, k_joint=32, whiten_dim=64)
+    config.update(iterations=6, epochs=4, batch_size=16, held_out=0.0)
+    config.optimizer.update(lr_video=0.8, lr_audio=0.8, warmup_epochs=0.5)
     config.probe_every_iteration = True
     return parse_arg(config, arg)

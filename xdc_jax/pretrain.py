@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
@@ -33,38 +32,15 @@ from xdc_jax import parallel, results
 from xdc_jax.clustering import assignments as assignments_lib
 from xdc_jax.clustering import sampling, targets
 from xdc_jax.errors import UserError
+from xdc_jax.training import metrics as metrics_lib
 from xdc_jax.training import optimizer, steps
 from xdc_jax.training import state as state_lib
 from xdc_jax.training import workdir as workdir_lib
-from xdc_jax.training.checkpoint import Checkpoints
+from xdc_jax.training.checkpoint import Checkpoints, Position
 from xdc_jax.training.extraction import extract
-from xdc_jax.training.metrics import MetricsLog
 from xdc_jax.training.probe import linear_probe
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass
-class Position:
-    """Where a run is: saved with each checkpoint, so that it can go on from there.
-
-    Attributes:
-        iteration: of deep clustering, from 0.
-        epoch: of the iteration, from 0.
-        batch: of the epoch, from 0. Heads are new at the first batch of an iteration.
-        best_loss: lowest held-out pseudo-label loss of the iteration so far.
-        stale_epochs: epochs since it was reached.
-        metrics_lines: lines of metrics.jsonl that belong to what was done so far.
-        seconds: wall time that the run has taken, interruptions left out.
-    """
-
-    iteration: int = 0
-    epoch: int = 0
-    batch: int = 0
-    best_loss: float = float("inf")
-    stale_epochs: int = 0
-    metrics_lines: int = 0
-    seconds: float = 0.0
 
 
 class Pretraining:
@@ -115,15 +91,23 @@ class Pretraining:
         self.position = Position()
         saved = self.checkpoints.latest_step()
         if saved is not None:
-            self.position = Position(**self.checkpoints.position(saved))
+            self.position = self.checkpoints.position(saved)
             like = self.state if not self.iterations else self._with_new_heads(0)
             self.state = self.checkpoints.state(saved, like)
             log.info("resuming after step %d of %s", saved, self.workdir)
-        self.log = MetricsLog(self.workdir, self.position.metrics_lines)
+        self.log = metrics_lib.MetricsLog(self.workdir, self.position.metrics_lines)
         self._started = time.monotonic() - self.position.seconds
 
     def run(self) -> dict[str, Any]:
         """Runs every iteration and returns the row of results.json."""
+        try:
+            return self._evaluate(self._iterate())
+        finally:
+            self.log.close()
+            self.checkpoints.close()
+
+    def _iterate(self) -> Any:
+        """Clusters and trains in turn; returns the clusters of the last iteration."""
         previous = None
         if self.position.iteration:
             previous = self._load_clusters(self.position.iteration - 1)
@@ -133,10 +117,7 @@ class Pretraining:
                 self.state = self._with_new_heads(iteration)
             self._train(iteration, self._labels(found))
             previous = found
-        row = self._evaluate(previous)
-        self.log.close()
-        self.checkpoints.close()
-        return row
+        return previous
 
     def _cluster(self, iteration: int, previous: Any, plan=None) -> Any:
         """Extracts features and clusters them, unless that was done before."""
@@ -278,7 +259,7 @@ class Pretraining:
                 step = first + position.batch
                 save = step % config.checkpoint_every_steps == 0 and not last
                 if last or save or step % config.log_every_steps == 0:
-                    values = self._check_finite(metrics)
+                    values = metrics_lib.fetch_finite(metrics, int(self.state.step))
                 if step % config.log_every_steps == 0 and not last:
                     where = {"iteration": position.iteration, "epoch": position.epoch}
                     self.log.write(int(self.state.step), {**where, **values})
@@ -288,19 +269,6 @@ class Pretraining:
             raise UserError(
                 f"the data gave {position.batch} batches in epoch {epoch}, expected "
                 f"{self.steps_per_epoch}; were its files changed during the run?"
-            )
-        return values
-
-    def _check_finite(self, metrics: steps.Metrics) -> dict[str, float]:
-        values = {key: float(value) for key, value in jax.device_get(metrics).items()}
-        bad = [key for key, value in values.items() if not np.isfinite(value)]
-        if bad:
-            self.checkpoints.close()
-            raise UserError(
-                f"{bad[0]} is {values[bad[0]]} at step {int(self.state.step)}; the "
-                f"checkpoint before it is kept (step {self.checkpoints.latest_step()})."
-                " A lower config.optimizer.lr_video or lr_audio or a longer "
-                "config.optimizer.warmup_epochs in a new workdir usually helps"
             )
         return values
 
@@ -319,7 +287,7 @@ class Pretraining:
     def _save(self, step: int) -> None:
         self.position.metrics_lines = self.log.num_lines
         self.position.seconds = time.monotonic() - self._started
-        self.checkpoints.save(step, self.state, dataclasses.asdict(self.position))
+        self.checkpoints.save(step, self.state, self.position)
 
     def _probe(self, features: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns encoder -> accuracy of a linear probe, where there are labels."""

@@ -1,5 +1,6 @@
 """Checkpoints of a run: Orbax, asynchronous, the only place that knows of it."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,29 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from xdc_jax.errors import UserError
 from xdc_jax.training.state import TrainState
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is: saved with each checkpoint, so that it can go on from there.
+
+    Attributes:
+        iteration: of deep clustering, from 0.
+        epoch: of the iteration, from 0.
+        batch: of the epoch, from 0. Heads are new at the first batch of an iteration.
+        best_loss: lowest held-out pseudo-label loss of the iteration so far.
+        stale_epochs: epochs since it was reached.
+        metrics_lines: lines of metrics.jsonl that belong to what was done so far.
+        seconds: wall time that the run has taken, interruptions left out.
+    """
+
+    iteration: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_loss: float = float("inf")
+    stale_epochs: int = 0
+    metrics_lines: int = 0
+    seconds: float = 0.0
 
 
 class Checkpoints:
@@ -31,25 +55,26 @@ class Checkpoints:
         """Returns the step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+    def save(self, step: int, state: TrainState, position: Position) -> None:
         """Saves in the background; waits for the save before it.
 
         Args:
             step: training step, larger than that of every earlier checkpoint.
             state: arrays.
-            position: where the loop is, as JSON.
+            position: where the loop is; saved as JSON.
         """
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
+                state=ocp.args.StandardSave(state),
+                position=ocp.args.JsonSave(dataclasses.asdict(position)),
             ),
         )
 
-    def position(self, step: int) -> dict[str, Any]:
+    def position(self, step: int) -> Position:
         """Returns the position saved with a checkpoint."""
         args = ocp.args.Composite(position=ocp.args.JsonRestore())
-        return self._restore(step, args).position
+        return Position(**self._restore(step, args).position)
 
     def state(self, step: int, like: TrainState) -> TrainState:
         """Returns the state of a checkpoint.

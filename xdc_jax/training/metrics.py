@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+from jaxtyping import Array, Float
 from tensorboardX import SummaryWriter
 
+from xdc_jax.errors import UserError
 from xdc_jax.files import write_atomically
 
 
@@ -42,3 +46,20 @@ class MetricsLog:
         """Writes out what is buffered."""
         self._file.close()
         self._tensorboard.close()
+
+
+def fetch_finite(metrics: dict[str, Float[Array, ""]], step: int) -> dict[str, float]:
+    """Returns the metrics of a training step as numbers of the host.
+
+    Raises:
+        UserError: one of them is infinite or not a number.
+    """
+    values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    for key, value in values.items():
+        if not np.isfinite(value):
+            raise UserError(
+                f"{key} is {value} at step {step}; the checkpoint before it is kept. A "
+                "lower config.optimizer.lr_video or lr_audio or a longer "
+                "config.optimizer.warmup_epochs in a new workdir usually helps"
+            )
+    return values
