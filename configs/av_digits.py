@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         num_frames=4,
         fps=5.0,
         short_side=32,
-        crop_size=28,
+        crop_size=30,
         random_crop=True,
         flip=False,
         audio_duration_s=0.9,
@@ -28,10 +28,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
         time_mask=8,
     )
     config.video_normalization = "clip"
-    config.video_model.update(width=8, stage_sizes=(1, 1, 1, 1))
+    config.video_model.update(width=12, stage_sizes=(1, 1, 1, 1))
     config.audio_model.update(width=16, stage_sizes=(1, 1, 1, 1))
     config.clustering.update(k_video=32, k_audio=32, k_joint=32, whiten_dim=64)
-    config.update(iterations=6, epochs=4, batch_size=16, held_out=0.0)
+    config.update(iterations=5, epochs=4, batch_size=16, held_out=0.0)
     config.optimizer.update(lr_video=0.8, lr_audio=0.8, warmup_epochs=0.5)
     config.probe_every_iteration = True
     return parse_arg(config, arg)

@@ -15,6 +15,7 @@ from xdc_jax.errors import UserError
 
 # verb -> (module, what it does)
 VERBS = {
+    "convert": ("xdc_jax.convert", "PyTorch weights -> an encoder, and back"),
     "demo": ("xdc_jax.demo", "show XDC beat single-modal clustering, in minutes"),
     "prepare": ("data_pipelines.prepare", "media files -> shards of clips"),
     "pretrain": ("xdc_jax.pretrain", "the deep-clustering loop on prepared clips"),

@@ -27,10 +27,10 @@ SCENE = Scene(
     size=32,
     num_frames=16,
     fps=16,
-    digit_size=(22, 26),
+    digit_size=(24, 28),
     speed=1.0,
     contrast=(140, 230),
-    noise=10,
+    noise=5,
 )
 _MNIST = {"train": "train", "test": "t10k"}
 _NUM_TEST_TAKES = 5

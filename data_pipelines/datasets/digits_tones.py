@@ -119,9 +119,9 @@ def tones(
     press_s = period_s * rng.uniform(0.4, 0.8)
     offset_s = rng.uniform(0, period_s)
     signal *= (time_s - offset_s) % period_s < press_s
-    loudness = _gain(rng.uniform(-24, -10))
-    noise = rng.normal(0, _gain(rng.uniform(-25, -5)), num_samples)
-    samples = loudness * (signal / np.sqrt(np.mean(signal**2)) + noise)
+    noise = _gain(rng.uniform(-10, 15))
+    samples = signal / np.sqrt(np.mean(signal**2)) + rng.normal(0, noise, num_samples)
+    samples *= _gain(rng.uniform(-24, -10)) / np.sqrt(1 + noise**2)
     return (samples * 32767).clip(-32768, 32767).astype(np.int16)
 
 

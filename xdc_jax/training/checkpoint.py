@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -101,3 +102,47 @@ class Checkpoints:
         """Waits for saves under way and releases the threads."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def write_arrays(folder: Path, tree: Any) -> None:
+    """Writes nested dicts of arrays into a folder, replacing what is there."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder, tree, force=True)
+
+
+def read_arrays(folder: Path) -> Any:
+    """Reads nested dicts of arrays as NumPy; every key comes as a string.
+
+    Raises:
+        UserError: the folder is missing or damaged.
+    """
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(folder).item_metadata.tree
+            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+            return checkpointer.restore(
+                folder,
+                restore_args=jax.tree.map(lambda _: as_numpy, tree, is_leaf=_is_array),
+            )
+    except (ValueError, KeyError, OSError, AttributeError) as error:
+        raise UserError(f"{folder}: arrays cannot be read ({error})") from error
+
+
+def read_newest(workdir: str | Path) -> tuple[int, Any]:
+    """Reads the newest checkpoint of a run, which may be going on.
+
+    Returns:
+        Training step and state: nested dicts of NumPy arrays, as `TrainState`.
+
+    Raises:
+        UserError: there is no complete checkpoint.
+    """
+    folder = Path(workdir).absolute() / "checkpoints"
+    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    if not steps:
+        raise UserError(f"{folder}: found no complete checkpoint; train first")
+    return max(steps), read_arrays(folder / str(max(steps)) / "state")
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape")

@@ -1,0 +1,1 @@
+"""Weights of other systems and of this one: names, files, and published releases."""
