@@ -13,6 +13,7 @@ import importlib.util
 import itertools
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 from absl import app, flags
@@ -53,8 +54,14 @@ def run(config_file: str, arg: str, data: str, workdir: str) -> dict:
     return pretrain(config, source, workdir)
 
 
-def keep_to_share(counter, jobs: int) -> None:
-    """Pins a new worker process to its share of the cores."""
+def start_worker(counter, jobs: int) -> None:
+    """Pins a new worker process to its share of the cores; it ends with its parent."""
+
+    def follow_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow_parent, daemon=True).start()
     with counter.get_lock():
         worker = counter.value
         counter.value += 1
@@ -70,7 +77,7 @@ def main(_) -> None:
     pool = concurrent.futures.ProcessPoolExecutor(
         JOBS.value,
         context,
-        keep_to_share,
+        start_worker,
         (context.Value("i", 0), JOBS.value),
     )
     rows = {}
