@@ -9,7 +9,7 @@ start at any batch, and its rows can be spread over any number of processes.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from data_pipelines import audio, order, shards
 from data_pipelines.choices import centre_choices, clip_spans, random_choices
 from data_pipelines.clip_spec import ClipSpec
 from data_pipelines.shards import SAMPLE_RATE_HZ
+from data_pipelines.views import Views
 from xdc_jax.errors import UserError
 
 MODALITIES = ("video", "audio")
@@ -89,6 +90,16 @@ def decode(
         return tf.zeros([spec.num_frames, side, side, 3], tf.uint8)
 
     return tf.cond(tf.size(jpegs) > 0, pictures, black)
+
+
+def is_portrait(frames: tf.Tensor) -> tf.Tensor:
+    """Whether JPEGs, string [num_frames], are higher than wide; False of none."""
+
+    def measured() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(frames[0])
+        return shape[0] > shape[1]
+
+    return tf.cond(tf.size(frames) > 0, measured, lambda: tf.constant(False))
 
 
 def scale(
@@ -173,6 +184,8 @@ class ClipData:
             raise UserError(f"seed: found {seed}, expected 0 to {2**31 - 1}.")
         # The accelerators are JAX's; TensorFlow would take a GPU's whole memory.
         tf.config.set_visible_devices([], "GPU")
+        # It finds no loop to optimise here, and says so at every start of a pipeline.
+        tf.config.optimizer.set_experimental_options({"loop_optimization": False})
         self.spec = spec
         self.seed = seed
         self.data_dir = prepared.data_dir
@@ -183,20 +196,25 @@ class ClipData:
         # Traced once, not once per epoch: tracing takes as long as hundreds of clips.
         self._random_clip = tf.function(self._random_clip_of, autograph=False)
         self._centre_clip = tf.function(self._centre_clip_of, autograph=False)
+        self._view_functions: dict[tuple[str, Views], Callable] = {}
 
     def num_clips(self, split: str) -> int:
         """How many records the split has."""
-        return len(self._index(split))
+        return len(self.index(split))
+
+    def shard_lengths(self, split: str) -> tuple[int, ...]:
+        """How many records each shard of the split has."""
+        return self.index(split).shard_lengths
 
     def labels(self, split: str) -> Int32[np.ndarray, " clips"]:
         """Class id of each record, -1 where unlabelled."""
-        return self._index(split).label
+        return self.index(split).label
 
     def usable(
         self, split: str, modalities: Sequence[str] = MODALITIES
     ) -> Bool[np.ndarray, " clips"]:
         """True for the records that have all of `modalities`."""
-        index = self._index(split)
+        index = self.index(split)
         count = {"video": index.num_frames, "audio": index.num_samples}
         return np.all([count[modality] > 0 for modality in modalities], axis=0)
 
@@ -226,7 +244,7 @@ class ClipData:
           UserError: the split is unknown, `batch_size` is not a multiple of
             `process_count`, or there are fewer draws than `batch_size`.
         """
-        index = self._index(split)
+        index = self.index(split)
         rows = order.rows_per_process(batch_size, process_count)
         draws = np.asarray(draws)
         if draws.shape != (len(index),) or draws.min(initial=0) < 0:
@@ -263,7 +281,7 @@ class ClipData:
         The last batch is filled with zeros, ids and labels -1, where `mask` is False.
         Arguments and errors are those of `train_batches`.
         """
-        index = self._index(split)
+        index = self.index(split)
         rows = order.rows_per_process(batch_size, process_count)
         wanted = np.ones(len(index), bool)
         if clip_ids is not None:
@@ -276,7 +294,33 @@ class ClipData:
         batches = batch(clips, rows).as_numpy_iterator()
         return self._padded(batches, rows, -(-int(wanted.sum()) // batch_size))
 
-    def _index(self, split: str) -> shards.SplitIndex:
+    def view_batches(
+        self, split: str, views: Views, *, batch_size: int, clip_ids: range
+    ) -> Iterator[Batch]:
+        """Views of some records, in order of clip id and view.
+
+        Args:
+          split: the split.
+          views: which views of each record.
+          batch_size: clips per batch; the last one is filled as in `eval_batches`.
+          clip_ids: of the records, one after the other.
+        """
+        index = self.index(split)
+        draws = np.zeros(len(index), np.int32)
+        for clip_id in clip_ids:
+            starts = views.starts(self.spec, float(index.duration_s[clip_id]))
+            draws[clip_id] = len(starts) * views.crops
+        first, last = index.shards_of(clip_ids)
+        records = order.read_shards(index.files[first : last + 1])
+        records = order.drawn_records(records, draws)
+        clips = records.map(
+            self._view_function(split, views), num_parallel_calls=os.cpu_count()
+        )
+        batches = batch(clips, batch_size).as_numpy_iterator()
+        return self._padded(batches, batch_size, -(-int(draws.sum()) // batch_size))
+
+    def index(self, split: str) -> shards.SplitIndex:
+        """What is known of the records of a split without reading them."""
         if split not in self._prepared.splits:
             raise UserError(
                 f"split: found {split!r}, but {self._prepared.data_dir} has "
@@ -294,6 +338,22 @@ class ClipData:
     def _centre_clip_of(self, serialized: tf.Tensor, draw: tf.Tensor) -> Tensors:
         del draw  # always the first
         return self._clip(shards.parse(serialized), centre_choices())
+
+    def _view_function(self, split: str, views: Views) -> Callable:
+        """Returns (serialized record, view) -> clip; traced once for all slices."""
+        key = (split, views)
+        if key not in self._view_functions:
+            durations_s = self.index(split).duration_s
+
+            def view_of(serialized: tf.Tensor, view: tf.Tensor) -> Tensors:
+                record = shards.parse(serialized)
+                duration_s = tf.gather(durations_s, record["clip_id"])
+                portrait = is_portrait(record["frames"])
+                choices = views.choices(self.spec, duration_s, portrait, view)
+                return self._clip(record, choices)
+
+            self._view_functions[key] = tf.function(view_of, autograph=False)
+        return self._view_functions[key]
 
     def _clip(self, record: Tensors, choices: Tensors) -> Tensors:
         clip = sample(self.spec, record, choices)

@@ -76,6 +76,7 @@ class SplitIndex:
 
     Attributes:
       files: paths of the shards; clip ids are contiguous over them, in this order.
+      shard_lengths: number of records of each.
       video_id: path of the source, as in the manifest.
       start_s: where the clip starts in its source, seconds.
       duration_s: length of the clip, seconds.
@@ -86,6 +87,7 @@ class SplitIndex:
     """
 
     files: tuple[str, ...]
+    shard_lengths: tuple[int, ...]
     video_id: np.ndarray
     start_s: Float32[np.ndarray, " clips"]
     duration_s: Float32[np.ndarray, " clips"]
@@ -96,6 +98,12 @@ class SplitIndex:
 
     def __len__(self) -> int:
         return len(self.video_id)
+
+    def shards_of(self, clip_ids: range) -> tuple[int, int]:
+        """Returns the indices of the first and last shard that hold some records."""
+        ends = np.cumsum(self.shard_lengths)
+        first, last = np.searchsorted(ends, (clip_ids[0], clip_ids[-1]), side="right")
+        return int(first), int(last)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,18 +182,34 @@ def open_prepared(data_dir: str | Path) -> PreparedData:
     """
     data_dir = Path(data_dir)
     summary = read_summary(data_dir)
+    lengths = _shard_lengths(data_dir)
     return PreparedData(
         data_dir=str(data_dir),
         class_names=tuple(summary["class_names"]),
         fingerprint=summary["fingerprint"],
         splits={
-            split: _read_index(data_dir, split, files)
+            split: _read_index(data_dir, split, files, lengths[split])
             for split, files in summary["splits"].items()
         },
     )
 
 
-def _read_index(data_dir: Path, split: str, files: Sequence[str]) -> SplitIndex:
+def _shard_lengths(data_dir: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the number of records of each shard of each split, as TFDS stores it."""
+    path = data_dir / "dataset_info.json"
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        return {s["name"]: tuple(map(int, s["shardLengths"])) for s in splits}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: missing or damaged ({error!r}). Copy the whole directory, or "
+            "prepare it again."
+        ) from error
+
+
+def _read_index(
+    data_dir: Path, split: str, files: Sequence[str], shard_lengths: tuple[int, ...]
+) -> SplitIndex:
     index_path = data_dir / f"clips_{split}.csv"
     for path in (index_path, *(data_dir / name for name in files)):
         if not path.is_file():
@@ -205,6 +229,7 @@ def _read_index(data_dir: Path, split: str, files: Sequence[str]) -> SplitIndex:
         )
     return SplitIndex(
         files=tuple(str(data_dir / name) for name in files),
+        shard_lengths=shard_lengths,
         video_id=np.array(column["video_id"], dtype=str),
         start_s=np.array(column["start_s"], dtype=np.float32),
         duration_s=np.array(column["duration_s"], dtype=np.float32),

@@ -17,6 +17,8 @@ from xdc_jax.errors import UserError
 VERBS = {
     "convert": ("xdc_jax.convert", "PyTorch weights -> an encoder, and back"),
     "demo": ("xdc_jax.demo", "show XDC beat single-modal clustering, in minutes"),
+    "evaluate": ("xdc_jax.evaluate", "features -> linear SVM, retrieval, clusters"),
+    "extract": ("xdc_jax.extract", "clips -> features, as a TFDS data set"),
     "prepare": ("data_pipelines.prepare", "media files -> shards of clips"),
     "pretrain": ("xdc_jax.pretrain", "the deep-clustering loop on prepared clips"),
 }
@@ -49,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     module.define_flags()
     if any(arg in ("-h", "--help", "-help") for arg in rest):
         print(f"{module.__doc__.strip()}\n{flags.FLAGS.module_help(module)}")
+        print(getattr(module, "HELP_END", ""), end="")
         return 0
     try:
         positional = flags.FLAGS([f"xdc {verb}", *rest])[1:]

@@ -1,7 +1,7 @@
 """Rows of results: their file and their table."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,30 @@ def write(path: str | Path, rows: Sequence[Row]) -> None:
     write_atomically(path, text.encode())
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Returns a Markdown table, one line per data set and method in order of rows.
+def table(
+    rows: Sequence[Row],
+    measures: Mapping[str, str] = MEASURES,
+    group_by: Sequence[str] = ("data", "method"),
+    over: str = "seed",
+) -> str:
+    """Returns a Markdown table, one line per group of rows, in order of rows.
 
-    Cells are means over seeds, with the sample standard deviation where there are
-    several seeds, and a dash where nothing was measured.
+    Cells are means over a group, with the sample standard deviation where there are
+    several rows, and a dash where nothing was measured.
+
+    Args:
+        rows: the rows.
+        measures: key -> heading of each column of figures.
+        group_by: rows that agree in these keys are one line.
+        over: the key that differs within a group, and is counted.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["data"], row["method"]), []).append(row)
-    lines = [["data", "method", "seeds", *MEASURES.values()]]
-    for (data, method), group in groups.items():
-        cells = [_cell(key, [row[key] for row in group]) for key in MEASURES]
-        seeds = {row["seed"] for row in group}
-        lines.append([data, method, str(len(seeds)), *cells])
+        groups.setdefault(tuple(row[key] for key in group_by), []).append(row)
+    lines = [[*group_by, f"{over}s", *measures.values()]]
+    for names, group in groups.items():
+        cells = [_cell(key, [row[key] for row in group]) for key in measures]
+        lines.append([*names, str(len({row[over] for row in group})), *cells])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True))

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from xdc_jax.errors import UserError
@@ -117,13 +118,9 @@ def read_arrays(folder: Path) -> Any:
         UserError: the folder is missing or damaged.
     """
     try:
+        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
         with ocp.PyTreeCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(folder).item_metadata.tree
-            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-            return checkpointer.restore(
-                folder,
-                restore_args=jax.tree.map(lambda _: as_numpy, tree, is_leaf=_is_array),
-            )
+            return checkpointer.restore(folder, restore_args=_as_numpy(tree))
     except (ValueError, KeyError, OSError, AttributeError) as error:
         raise UserError(f"{folder}: arrays cannot be read ({error})") from error
 
@@ -144,5 +141,7 @@ def read_newest(workdir: str | Path) -> tuple[int, Any]:
     return max(steps), read_arrays(folder / str(max(steps)) / "state")
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape")
+def _as_numpy(tree: Any) -> Any:
+    """Returns how to restore a tree of array metadata: as NumPy, whole."""
+    args = ocp.RestoreArgs(restore_type=np.ndarray)
+    return jax.tree.map(lambda _: args, tree, is_leaf=lambda x: hasattr(x, "shape"))
