@@ -1,4 +1,4 @@
-"""Pretrains with every method and seed, and prints mean and spread of the probes.
+r"""Pretrains with every method and seed, and prints mean and spread of the probes.
 
 Example:
   python benchmarks/methods.py --config=configs/av_digits.py \

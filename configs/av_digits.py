@@ -1,4 +1,4 @@
-"""Moving handwritten digits (MNIST) paired with spoken digits (FSDD).
+r"""Moving handwritten digits (MNIST) paired with spoken digits (FSDD).
 
     xdc prepare --dataset=av_digits --data_dir=../shared/data/digits \
         --short_side=32 --jpeg_quality=95 --out=runs/data/av_digits

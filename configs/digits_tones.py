@@ -1,4 +1,4 @@
-"""The demonstration: moving handwritten digits paired with telephone-keypad tones.
+r"""The demonstration: moving handwritten digits paired with telephone-keypad tones.
 
     xdc prepare --dataset=digits_tones --out=runs/digits_tones
     xdc pretrain --config=configs/digits_tones.py --data=runs/digits_tones \

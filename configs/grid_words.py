@@ -1,4 +1,4 @@
-"""Lip reading without labels: single spoken words of the GRID corpus, one speaker.
+r"""Lip reading without labels: single spoken words of the GRID corpus, one speaker.
 
     xdc prepare --dataset=grid_words --data_dir=../shared/data/grid_words \
         --short_side=44 --jpeg_quality=95 --out=runs/data/grid_words

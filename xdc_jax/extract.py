@@ -1,4 +1,4 @@
-"""Features of every clip, as a TFDS data set.
+r"""Features of every clip, as a TFDS data set.
 
 Examples:
   xdc extract --weights=encoders/xdc_audioset --data=data/ucf101 --out=features/ucf101
@@ -100,7 +100,10 @@ class Job:
             "data": self.clips.fingerprint,
             "clip": dataclasses.asdict(self.clips.spec),
             "views": dataclasses.asdict(self.views),
-            "encoders": {m: e.source for m, e in sorted(self.encoders.items())},
+            "encoders": {
+                name: f"{encoder.source}, {layout.digest(encoder.variables)}"
+                for name, encoder in sorted(self.encoders.items())
+            },
             "per_clip": self.per_clip,
             "feature_map": self.feature_map,
         }

@@ -1,8 +1,8 @@
-"""Pretrains a video and an audio encoder by deep clustering, without labels.
+r"""Pretrains a video and an audio encoder by deep clustering, without labels.
 
 Example:
   xdc prepare --dataset=digits_tones --out=runs/digits_tones
-  xdc pretrain --config=configs/xdc_digits_tones.py:method=xdc,k=64 \
+  xdc pretrain --config=configs/digits_tones.py:method=xdc,k=64 \
       --data=runs/digits_tones --workdir=runs/xdc
 
 Each iteration extracts features of every clip, clusters them, and trains the encoders

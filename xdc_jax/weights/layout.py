@@ -7,6 +7,7 @@ torchvision's `ResNet`, and `layer0` for the three extra blocks of VMZ's.
 
 import dataclasses
 import functools
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -318,3 +319,12 @@ def to_torch(variables: Variables, spec: ModelSpec) -> dict[str, np.ndarray]:
     for name, count in variables.counters.items():
         state[name] = np.asarray(count, np.int64)
     return {name: state[name] for name in sorted(state)}
+
+
+def digest(variables: Variables) -> str:
+    """Returns 16 hex digits that stand for the parameters and statistics."""
+    found = hashlib.sha256()
+    for tree in (variables.params, variables.batch_stats):
+        for _, leaf in paths(tree):
+            found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:16]
