@@ -4,6 +4,9 @@ r"""Moving handwritten digits (MNIST) paired with spoken digits (FSDD).
         --short_side=32 --jpeg_quality=95 --out=runs/data/av_digits
     xdc pretrain --config=configs/av_digits.py --data=runs/data/av_digits \
         --workdir=runs/av_digits/xdc
+
+Two CPU cores, about 8 minutes. Linear probe over 3 seeds: video 0.956, audio 0.999
+(README.md).
 """
 
 from ml_collections import ConfigDict

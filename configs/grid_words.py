@@ -4,6 +4,9 @@ r"""Lip reading without labels: single spoken words of the GRID corpus, one spea
         --short_side=44 --jpeg_quality=95 --out=runs/data/grid_words
     xdc pretrain --config=configs/grid_words.py --data=runs/data/grid_words \
         --workdir=runs/grid_words/xdc
+
+Two CPU cores, about 9 minutes. Linear probe over 3 seeds: video 0.863, audio 0.989
+(README.md).
 """
 
 from ml_collections import ConfigDict
