@@ -17,6 +17,12 @@ from xdc_jax.evaluation.rows import FeatureRows
 
 DATASET_NAME = "features"
 SUFFIX = "_feature"
+HOW_TO_READ = """
+Reading the result, here split train into rows["video_feature"], float32 [clips, 512]:
+  import tensorflow_datasets as tfds
+  builder = tfds.builder_from_directory("features/ucf101")
+  rows = tfds.as_numpy(builder.as_dataset("train", batch_size=-1))
+"""
 
 Rows = Mapping[str, Shaped[np.ndarray, "n ..."]]
 

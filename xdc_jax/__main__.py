@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     module.define_flags()
     if any(arg in ("-h", "--help", "-help") for arg in rest):
         print(f"{module.__doc__.strip()}\n{flags.FLAGS.module_help(module)}")
-        print(getattr(module, "HELP_END", ""), end="")
+        if hasattr(module, "help_end"):
+            print(module.help_end(), end="")
         return 0
     try:
         positional = flags.FLAGS([f"xdc {verb}", *rest])[1:]

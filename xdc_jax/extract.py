@@ -42,12 +42,6 @@ from xdc_jax.weights import encoder_dir, layout, published
 from xdc_jax.weights.encoder_dir import SavedEncoder
 
 REQUEST_FILE = "request.json"
-HELP_END = """
-Reading the result, here split train into rows["video_feature"], float32 [clips, 512]:
-  import tensorflow_datasets as tfds
-  builder = tfds.builder_from_directory("features/ucf101")
-  rows = tfds.as_numpy(builder.as_dataset("train", batch_size=-1))
-"""
 
 
 def define_flags() -> None:
@@ -107,6 +101,13 @@ class Job:
             "per_clip": self.per_clip,
             "feature_map": self.feature_map,
         }
+
+
+def help_end() -> str:
+    """Returns what the help of this verb ends with: how to read the result."""
+    from data_pipelines import features
+
+    return features.HOW_TO_READ
 
 
 def main() -> None:
