@@ -202,10 +202,6 @@ class ClipData:
         """How many records the split has."""
         return len(self.index(split))
 
-    def shard_lengths(self, split: str) -> tuple[int, ...]:
-        """How many records each shard of the split has."""
-        return self.index(split).shard_lengths
-
     def labels(self, split: str) -> Int32[np.ndarray, " clips"]:
         """Class id of each record, -1 where unlabelled."""
         return self.index(split).label

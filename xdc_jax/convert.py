@@ -143,6 +143,21 @@ def open_encoder(weights: str | Path, name: str | None = None) -> SavedEncoder:
     return encoder_dir.of_run(folder, name)
 
 
+def load(weights: str | Path, name: str | None = None) -> SavedEncoder:
+    """Reads an encoder of any kind: what `read_torch` or what `open_encoder` reads.
+
+    Args:
+        weights: a released name, a PyTorch file, a converted encoder or a workdir.
+        name: which encoder of a workdir.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if str(weights) in published.HASH_PREFIXES or Path(weights).expanduser().is_file():
+        return read_torch(str(weights))[0]
+    return open_encoder(weights, name)
+
+
 def table(state: StateDict, comparison: Comparison) -> str:
     """Returns what of a file agrees with an encoder, as lines to print."""
     head = [

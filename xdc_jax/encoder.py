@@ -6,14 +6,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xdc_jax import convert
 from xdc_jax.errors import UserError
 from xdc_jax.training import steps
-from xdc_jax.weights import published
 from xdc_jax.weights.encoder_dir import SavedEncoder
 
 
@@ -33,21 +31,15 @@ class Encoder:
             dtype: of the activations; bfloat16 is faster on TPU and GPU.
         """
         self.saved = saved
-        self.feature_dim = saved.spec.width * 2 ** (len(saved.spec.stage_sizes) - 1)
-        graphdef, _, _ = nnx.split(
-            nnx.eval_shape(lambda: saved.spec.create(dtype)), nnx.Param, nnx.BatchStat
-        )
+        network = saved.network(dtype)
+        self.feature_dim = network.feature_dim
         variables = saved.variables
         self._variables = jax.device_put((variables.params, variables.batch_stats))
 
         @functools.partial(jax.jit, static_argnames="pooled")
         def apply(variables, clips, pooled):
-            module = nnx.merge(graphdef, *variables)
-            if saved.spec.modality == "video":
-                clips = steps.NORMALIZATIONS[saved.normalization](clips)
-            if pooled:
-                return module(clips, train=False)
-            return module.feature_map(clips, train=False).astype(jnp.float32)
+            inputs = steps.encoder_inputs(network, {network.modality: clips})
+            return network.apply(*variables, inputs, False, pooled)[0]
 
         self._apply = apply
 
@@ -111,10 +103,4 @@ def load_encoder(
     Raises:
         UserError: there is no such encoder, or its file is damaged.
     """
-    is_torch = str(weights) in published.HASH_PREFIXES or Path(weights).is_file()
-    saved = (
-        convert.read_torch(str(weights))[0]
-        if is_torch
-        else convert.open_encoder(weights, modality)
-    )
-    return Encoder(saved, dtype)
+    return Encoder(convert.load(weights, modality), dtype)

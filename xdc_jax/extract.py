@@ -21,24 +21,23 @@ them.
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
-from flax import nnx
 from jax.experimental import multihost_utils
-from jax.sharding import PartitionSpec as P
-from jaxtyping import Float
 from tqdm import tqdm
 
 from xdc_jax import convert, parallel
 from xdc_jax.errors import UserError
+from xdc_jax.evaluation.rows import mean_per_group
 from xdc_jax.files import write_atomically
 from xdc_jax.training import steps
-from xdc_jax.training.state import Network
-from xdc_jax.weights import encoder_dir, layout, published
+from xdc_jax.training.extraction import run
+from xdc_jax.weights import encoder_dir, layout
 from xdc_jax.weights.encoder_dir import SavedEncoder
 
 REQUEST_FILE = "request.json"
@@ -148,14 +147,12 @@ def _encoders(args: flags.FlagValues) -> dict[str, SavedEncoder]:
         wanted = ("video", "audio") if args.modality == "both" else (args.modality,)
         workdir = Path(args.workdir).expanduser()
         return {name: encoder_dir.of_run(workdir, name) for name in wanted}
-    weights = args.weights
-    if weights in published.HASH_PREFIXES or Path(weights).expanduser().is_file():
-        encoder, _ = convert.read_torch(weights)
-    else:
-        encoder = convert.open_encoder(weights)
+    encoder = convert.load(args.weights)
     modality = encoder.spec.modality
     if args.modality not in (modality, "both"):
-        raise UserError(f"--modality={args.modality}, but {weights} is of {modality}")
+        raise UserError(
+            f"--modality={args.modality}, but {args.weights} is of {modality}"
+        )
     return {modality: encoder}
 
 
@@ -247,52 +244,36 @@ def _claim(job: Job) -> None:
         write_atomically(file, json.dumps(request, indent=1).encode())
 
 
-def _compile(job: Job, mesh: jax.sharding.Mesh) -> tuple[Any, dict[str, tuple]]:
-    """Returns batch -> modality -> features, and the shape of each feature."""
-    apply, variables, shapes = {}, {}, {}
-    for name, encoder in job.encoders.items():
-        graphdef, _, _ = layout.abstract(encoder.spec)
-        network = Network(encoder.spec.modality, encoder.normalization, graphdef, 0)
-
-        def function(variables, batch, network=network):
-            module = nnx.merge(network.graphdef, *variables)
-            inputs = steps.encoder_inputs(network, batch)
-            if job.feature_map:
-                return module.feature_map(inputs, train=False)
-            return module(inputs, train=False)
-
-        apply[name] = parallel.map_over_data(
-            function, mesh, (P(), P(parallel.DATA_AXIS)), P(parallel.DATA_AXIS)
-        )
-        variables[name] = parallel.replicate(
-            (encoder.variables.params, encoder.variables.batch_stats), mesh
-        )
-        spec = job.clips.spec
-        clip = {
-            "video": ((spec.num_frames, spec.crop_size, spec.crop_size, 3), np.uint8),
-            "audio": ((spec.mel_frames, spec.mel_bins, 1), np.float32),
-        }[encoder.spec.modality]
-        one = {
-            encoder.spec.modality: jax.ShapeDtypeStruct((mesh.size, *clip[0]), clip[1])
-        }
-        out = jax.eval_shape(apply[name], variables[name], one)
-        shapes[name] = out.shape[1:]
-
-    def run(batch):
-        inputs = {
-            name: parallel.shard_batch(
-                {encoder.spec.modality: batch[encoder.spec.modality]}, mesh
-            )
-            for name, encoder in job.encoders.items()
-        }
-        return {name: apply[name](variables[name], inputs[name]) for name in apply}
-
-    return run, shapes
+def _compile(
+    job: Job, mesh: jax.sharding.Mesh
+) -> tuple[Callable, dict[str, tuple[int, ...]]]:
+    """Returns batches -> features (`extraction.run`), and the shape of each feature."""
+    networks = {name: encoder.network() for name, encoder in job.encoders.items()}
+    step = steps.compile_extract_step(mesh, networks, pooled=not job.feature_map)
+    variables = {
+        name: (encoder.variables.params, encoder.variables.batch_stats)
+        for name, encoder in job.encoders.items()
+    }
+    spec, rows = job.clips.spec, mesh.size
+    side = spec.crop_size
+    like = {
+        "video": jax.ShapeDtypeStruct((rows, spec.num_frames, side, side, 3), np.uint8),
+        "audio": jax.ShapeDtypeStruct(
+            (rows, spec.mel_frames, spec.mel_bins, 1), np.float32
+        ),
+    }
+    like = {network.modality: like[network.modality] for network in networks.values()}
+    shapes = {
+        name: out.shape[1:]
+        for name, out in jax.eval_shape(step, variables, like).items()
+    }
+    variables = parallel.replicate(variables, mesh)
+    return lambda batches: run(step, variables, networks, batches, mesh), shapes
 
 
 def _slices(job: Job, split: str) -> list[range]:
     """Returns the records of each slice of work: those of one prepared shard."""
-    ends = np.cumsum(job.clips.shard_lengths(split)).tolist()
+    ends = np.cumsum(job.clips.index(split).shard_lengths).tolist()
     return [range(a, b) for a, b in zip([0, *ends], ends, strict=False) if b > a]
 
 
@@ -313,25 +294,17 @@ def _slice(
     """Returns the rows of a slice, and how many clips it has."""
     starts = _starts(job, split, ids)
     clips_of = np.array([len(found) for found in starts])
-    pending, parts = None, {name: [] for name in shapes}
-
-    def keep(out, mask):
-        for name, values in out.items():
-            parts[name].append(np.asarray(values)[mask])
-
-    for batch in job.clips.view_batches(
+    parts = {name: [] for name in shapes}
+    batches = job.clips.view_batches(
         split, job.views, batch_size=job.batch_size, clip_ids=ids
-    ):
-        out = apply(batch)
-        if pending is not None:  # one batch behind, so that the device never waits
-            keep(*pending)
-        pending = (out, batch["mask"])
-    keep(*pending)
+    )
+    for _, out in apply(batches):
+        for name, values in out.items():
+            parts[name].append(values)
     index = job.clips.index(split)
     record = np.repeat(np.arange(len(ids)), clips_of)  # of each clip
     video_s = job.clips.spec.num_frames / job.clips.spec.fps
-    first = ids[0]
-    where = first + (record if job.per_clip else np.arange(len(ids)))
+    where = ids[0] + (record if job.per_clip else np.arange(len(ids)))
     start_s = index.start_s[where]
     if job.per_clip:
         start_s = start_s + np.concatenate(starts)
@@ -351,18 +324,8 @@ def _slice(
         values = np.concatenate(parts[name])
         values = values.reshape(-1, job.views.crops, *values.shape[1:]).mean(1)
         if not job.per_clip:
-            values = _means(values, clips_of)
+            values = np.float32(mean_per_group(values, record))
         usable = job.clips.usable(split, (job.encoders[name].spec.modality,))
         values[~usable[where]] = np.nan
         rows[f"{name}_feature"] = values
     return rows, int(clips_of.sum()) * job.views.crops
-
-
-def _means(
-    values: Float[np.ndarray, "clips *d"], counts: np.ndarray
-) -> Float[np.ndarray, "records *d"]:
-    """Averages consecutive rows, so many for each record."""
-    ends = np.cumsum(counts)
-    return np.stack(
-        [values[a:b].mean(0) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-    )

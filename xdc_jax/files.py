@@ -1,7 +1,13 @@
-"""Writing files that a killed process leaves either old or new, never in part."""
+"""Writing files that a killed process leaves either old or new; the cache folder."""
 
 import os
 from pathlib import Path
+
+
+def cache_dir(name: str) -> Path:
+    """Returns this project's folder of that name in the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "xdc_jax" / name
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

@@ -4,9 +4,7 @@ There is one mesh axis, `data`. Every device-side function is written for one co
 mapped with `jax.shard_map`; sums over the batch are `jax.lax.psum` over `data`.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from xdc_jax.errors import UserError
+from xdc_jax.files import cache_dir
 
 DATA_AXIS = "data"
 
@@ -70,7 +69,5 @@ def enable_compilation_cache() -> None:
     `JAX_COMPILATION_CACHE_DIR` names another folder.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache_dir = str(Path(root) / "xdc_jax" / "xla")
-        jax.config.update("jax_compilation_cache_dir", cache_dir)
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

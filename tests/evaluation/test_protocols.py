@@ -7,7 +7,7 @@ from sklearn.svm import LinearSVC
 
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation import protocols
-from xdc_jax.evaluation.rows import FeatureRows, divide, mean_per_video
+from xdc_jax.evaluation.rows import FeatureRows, divide, mean_per_group
 
 
 def make_rows(seed, videos=60, clips=3, classes=4, spread=2.0, prefix="v"):
@@ -81,7 +81,7 @@ def test_clusters_of_separate_classes_are_pure():
 
 def test_means_per_video():
     values = np.array([[1.0], [2.0], [5.0]])
-    found = mean_per_video(values, np.array([1, 0, 1]))
+    found = mean_per_group(values, np.array([1, 0, 1]))
     np.testing.assert_array_equal(found, [[2.0], [3.0]])
 
 

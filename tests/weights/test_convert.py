@@ -14,6 +14,7 @@ from tests.conftest import make_tiny_config
 from xdc_jax import convert, load_encoder
 from xdc_jax.encoder import Encoder
 from xdc_jax.errors import UserError
+from xdc_jax.files import cache_dir
 from xdc_jax.models import registry
 from xdc_jax.pretrain import pretrain
 from xdc_jax.weights import encoder_dir, layout, published, torch_files
@@ -65,7 +66,7 @@ def test_released_layout_gives_the_features_of_pytorch(name, tmp_path, monkeypat
     names = sorted(published.HASH_PREFIXES)
     theirs = release(seed=names.index(name))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = published.cache_dir() / f"{name}-{published.HASH_PREFIXES[name]}.pth"
+    path = cache_dir("weights") / f"{name}-{published.HASH_PREFIXES[name]}.pth"
     path.parent.mkdir(parents=True)
     is_zip = names.index(name) % 2 == 0
     save(theirs, path, _use_new_zipfile_serialization=is_zip)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from xdc_jax.errors import UserError
+from xdc_jax.files import cache_dir
 from xdc_jax.weights import published
 
 NAME = "r2plus1d_18_xdc_audioset"
@@ -90,7 +91,7 @@ def test_an_interrupted_download_is_gone_on_with(host, knows_ranges):
 
 
 def test_a_download_that_was_killed_when_complete(host):
-    path = published.cache_dir() / host.file_name
+    path = cache_dir("weights") / host.file_name
     path.parent.mkdir(parents=True)
     path.with_name(f"{path.name}.part").write_bytes(CONTENT)
     assert published.fetch(NAME).read_bytes() == CONTENT
@@ -100,7 +101,7 @@ def test_another_hash_is_an_error_and_leaves_nothing(host):
     host.content = CONTENT[:-1]
     with pytest.raises(UserError, match=r"SHA-256 begins with [0-9a-f]{8}, expected"):
         published.fetch(NAME)
-    assert not list(published.cache_dir().iterdir())
+    assert not list(cache_dir("weights").iterdir())
     host.content = CONTENT
     assert published.fetch(NAME).read_bytes() == CONTENT
 
@@ -109,7 +110,7 @@ def test_no_such_file(host):
     host.content = None
     with pytest.raises(UserError, match=rf"{host.file_name}: HTTP status 404"):
         published.fetch(NAME)
-    assert not list(published.cache_dir().iterdir())
+    assert not list(cache_dir("weights").iterdir())
 
 
 def test_no_host(host, monkeypatch):

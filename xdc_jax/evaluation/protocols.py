@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 
 from xdc_jax.clustering import quality
 from xdc_jax.errors import UserError
-from xdc_jax.evaluation.rows import FeatureRows, mean_per_video
+from xdc_jax.evaluation.rows import FeatureRows, mean_per_group
 
 SVM_C = tuple(10.0**power for power in range(-5, 1))
 RECALL_AT = (1, 5, 10, 20)
@@ -56,7 +56,7 @@ def linear_svm(
     if scores.ndim == 1:
         scores = np.stack([-scores, scores], axis=1)
     first, number = test.videos()
-    per_video = mean_per_video(scores, number)
+    per_video = mean_per_group(scores, number)
     return {
         "svm": _accuracy(classes, per_video, test.label[first]),
         "svm_clip": _accuracy(classes, scores, test.label),
@@ -80,7 +80,7 @@ def retrieval(
     vectors, labels = [], []
     for rows in (gallery, queries):
         first, number = rows.videos()
-        vectors.append(normalize(mean_per_video(rows.features, number)))
+        vectors.append(normalize(mean_per_group(rows.features, number)))
         labels.append(rows.label[first])
     nearest = np.argsort(-vectors[1] @ vectors[0].T, axis=1, kind="stable")
     right = labels[0][nearest] == labels[1][:, np.newaxis]
@@ -96,7 +96,7 @@ def clusters(rows: FeatureRows, seed: int = 0) -> dict[str, float]:
     first, number = rows.videos()
     labels = rows.label[first]
     k = len(np.unique(labels))
-    vectors = normalize(mean_per_video(rows.features, number))
+    vectors = normalize(mean_per_group(rows.features, number))
     found = KMeans(k, n_init=10, random_state=seed).fit_predict(vectors)
     return {
         "nmi": quality.nmi(found, labels),

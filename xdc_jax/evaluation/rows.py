@@ -46,13 +46,14 @@ class FeatureRows:
         return first, number
 
 
-def mean_per_video(
-    values: Float[np.ndarray, "n d"], number: Int[np.ndarray, " n"]
-) -> Float[np.ndarray, "videos d"]:
-    """Averages rows by the number of their video."""
-    total = np.zeros((number.max() + 1, values.shape[1]))
-    np.add.at(total, number, values)
-    return total / np.bincount(number)[:, np.newaxis]
+def mean_per_group(
+    values: Float[np.ndarray, "n *d"], group: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "groups *d"]:
+    """Averages the rows of each group, in float64; groups are numbered from 0."""
+    total = np.zeros((group.max() + 1, *values.shape[1:]))
+    np.add.at(total, group, values)
+    counts = np.bincount(group).reshape(-1, *[1] * (values.ndim - 1))
+    return total / counts
 
 
 def divide(

@@ -1,6 +1,6 @@
 """Features of every clip of a split, by clip id."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,24 +44,46 @@ def extract(
         name: np.zeros((total, network.feature_dim), np.float32)
         for name, network in networks.items()
     }
-    keys = {network.modality for network in networks.values()}
     count = total if clip_ids is None else len(clip_ids)
-    pending = None
-
-    def keep(ids, mask, out):
-        for name, rows in out.items():
-            features[name][ids[mask]] = np.asarray(rows)[mask]
-
+    batches = clips.eval_batches(split, batch_size=batch_size, clip_ids=clip_ids)
     with tqdm(total=count, desc=f"extract {split}", leave=False, disable=None) as bar:
-        for batch in clips.eval_batches(
-            split, batch_size=batch_size, clip_ids=clip_ids
-        ):
-            inputs = shard_batch({key: batch[key] for key in keys}, mesh)
-            out = extract_step(encoders, inputs)
-            if pending is not None:  # one batch behind, so that the device never waits
-                keep(*pending)
-            pending = (batch["clip_id"], batch["mask"], out)
-            bar.update(int(batch["mask"].sum()))
-        if pending is not None:
-            keep(*pending)
+        for batch, out in run(extract_step, encoders, networks, batches, mesh):
+            ids = batch["clip_id"][batch["mask"]]
+            for name, rows in out.items():
+                features[name][ids] = rows
+            bar.update(len(ids))
     return features
+
+
+def run(
+    extract_step: Callable,
+    encoders: dict[str, tuple[Any, Any]],
+    networks: dict[str, Network],
+    batches: Iterable[dict[str, np.ndarray]],
+    mesh: Mesh,
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, Float[np.ndarray, "m *n d"]]]]:
+    """Yields each batch with the features of its rows that are not padding.
+
+    Reads results one batch behind, so that the devices never wait.
+
+    Args:
+        extract_step: from `steps.compile_extract_step`.
+        encoders: encoder name -> (parameters, batch statistics), replicated.
+        networks: encoder name -> structure.
+        batches: see DESIGN.md, section 4.
+        mesh: the devices.
+    """
+    keys = {network.modality for network in networks.values()}
+
+    def fetched(batch, out):
+        return batch, {k: np.asarray(rows)[batch["mask"]] for k, rows in out.items()}
+
+    pending = None
+    for batch in batches:
+        inputs = shard_batch({key: batch[key] for key in keys}, mesh)
+        out = extract_step(encoders, inputs)
+        if pending is not None:
+            yield fetched(*pending)
+        pending = (batch, out)
+    if pending is not None:
+        yield fetched(*pending)

@@ -33,11 +33,22 @@ class Network:
     feature_dim: int
 
     def apply(
-        self, params: Any, batch_stats: Any, inputs: Float[Array, "b ..."], train: bool
-    ) -> tuple[Float[Array, "b d"], Any]:
-        """Returns features and batch statistics (updated when `train`)."""
+        self,
+        params: Any,
+        batch_stats: Any,
+        inputs: Float[Array, "b ..."],
+        train: bool,
+        pooled: bool = True,
+    ) -> tuple[Float[Array, "b *n d"], Any]:
+        """Returns float32 features and batch statistics (updated when `train`).
+
+        Features are the last map, averaged over time and space where `pooled`.
+        """
         module = nnx.merge(self.graphdef, params, batch_stats)
-        features = module(inputs, train=train)
+        if pooled:
+            features = module(inputs, train=train)
+        else:
+            features = module.feature_map(inputs, train=train).astype(jnp.float32)
         return features, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
 

@@ -157,16 +157,20 @@ def extract_step(
     batch: Batch,
     *,
     networks: dict[str, Network],
-) -> dict[str, Float[Array, "b d"]]:
+    pooled: bool = True,
+) -> dict[str, Float[Array, "b *n d"]]:
     """Returns encoder name -> float32 features of this core's rows, in eval mode.
 
     Args:
         encoders: encoder name -> (parameters, batch statistics).
         batch: this core's rows.
         networks: encoder name -> structure.
+        pooled: average the last map over time and space.
     """
     return {
-        name: network.apply(*encoders[name], encoder_inputs(network, batch), False)[0]
+        name: network.apply(
+            *encoders[name], encoder_inputs(network, batch), False, pooled
+        )[0]
         for name, network in networks.items()
     }
 
@@ -183,7 +187,9 @@ def compile_train_step(
     )
 
 
-def compile_extract_step(mesh: Mesh, networks: dict[str, Network]) -> Callable:
+def compile_extract_step(
+    mesh: Mesh, networks: dict[str, Network], pooled: bool = True
+) -> Callable:
     """Returns `extract_step` jitted over the mesh."""
-    step = functools.partial(extract_step, networks=networks)
+    step = functools.partial(extract_step, networks=networks, pooled=pooled)
     return map_over_data(step, mesh, (P(), P(DATA_AXIS)), P(DATA_AXIS))

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
 
 from xdc_jax import config as config_lib
 from xdc_jax.clustering import targets
 from xdc_jax.errors import UserError
 from xdc_jax.files import write_atomically
 from xdc_jax.training import checkpoint
+from xdc_jax.training.state import Network
 from xdc_jax.weights import layout
 from xdc_jax.weights.layout import ModelSpec, Variables
 
@@ -37,6 +41,16 @@ class SavedEncoder:
     source: str
     variables: Variables
     clip: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def network(self, dtype: DTypeLike = jnp.float32) -> Network:
+        """Returns its structure, with activations of a type."""
+        module = nnx.eval_shape(lambda: self.spec.create(dtype))
+        return Network(
+            modality=self.spec.modality,
+            normalization=self.normalization,
+            graphdef=nnx.graphdef(module),
+            feature_dim=module.feature_dim,
+        )
 
 
 def save(folder: str | Path, encoder: SavedEncoder) -> None:

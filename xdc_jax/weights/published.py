@@ -5,7 +5,6 @@ hex digits in a file's name begin the SHA-256 of its content.
 """
 
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from xdc_jax.errors import UserError
+from xdc_jax.files import cache_dir
 
 RELEASE_URL = "https://github.com/HumamAlwassel/XDC/releases/download/model_weights"
 # name -> how the SHA-256 of its file begins
@@ -27,12 +27,6 @@ _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30
 
 
-def cache_dir() -> Path:
-    """Returns where downloads are kept: xdc_jax/weights in the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "xdc_jax" / "weights"
-
-
 def fetch(name: str) -> Path:
     """Returns the file of a released checkpoint; downloads it unless it is there.
 
@@ -43,7 +37,7 @@ def fetch(name: str) -> Path:
       UserError: the download failed, or the content has another hash than the name.
     """
     prefix = HASH_PREFIXES[name]
-    path = cache_dir() / f"{name}-{prefix}.pth"
+    path = cache_dir("weights") / f"{name}-{prefix}.pth"
     if not path.exists():
         download(f"{RELEASE_URL}/{path.name}", path, prefix)
     return path
