@@ -46,16 +46,17 @@ def random_encoder(name, **settings):
 
 
 def reference(name, *, width, stage_sizes):
-    """Returns our encoder and PyTorch's map function with the same random weights."""
+    """Returns our encoder and PyTorch's with the same random weights."""
     torch = pytest.importorskip("torch")
     from tests.models import torch_encoders
+    from tests.weights import torch_release
 
     torch.manual_seed(0)
     if name in VIDEO:
-        theirs = torch_encoders.video_encoder(width, stage_sizes, name == VIDEO[0])
+        network = torch_release.VideoResNet(name == VIDEO[0], width, stage_sizes)
     else:
-        theirs = torch_encoders.audio_encoder(width, stage_sizes, name == AUDIO[1])
-    torch_encoders.randomise(theirs, seed=1)
+        network = torch_release.AudioResNet(name == AUDIO[1], width, stage_sizes)
+    theirs = torch_release.randomised(network, seed=1)
     ours = nnx.eval_shape(
         lambda: registry.create(
             name, width=width, stage_sizes=stage_sizes, rngs=nnx.Rngs(0)
@@ -63,11 +64,6 @@ def reference(name, *, width, stage_sizes):
     )
     torch_encoders.load(ours, theirs)
     return ours, theirs
-
-
-def pool(name, torch_map):
-    flat = torch_map.flatten(2)
-    return flat.amax(2) if name == "audio_resnet18_vmz" else flat.mean(2)
 
 
 @nnx.jit(static_argnames="train")
@@ -95,13 +91,14 @@ def test_full_width_equals_pytorch(name):
     x = random_input(name, batch, space=space)
     feature_map, features = map_and_features(ours, x, train=False)
     with torch.no_grad():
-        expected = theirs.eval()(torch_encoders.to_torch(x))
+        expected_map = theirs.feature_map(torch_encoders.to_torch(x))
+        expected = theirs(torch_encoders.to_torch(x))
     shapes = {VIDEO[0]: (1, 7, 7), VIDEO[1]: (1, 7, 7), AUDIO[0]: (7, 3)}
     assert feature_map.shape == (batch, *shapes.get(name, (4, 2)), 512)
     np.testing.assert_allclose(
-        feature_map, np.moveaxis(expected.numpy(), 1, -1), atol=1e-4
+        feature_map, np.moveaxis(expected_map.numpy(), 1, -1), atol=1e-4
     )
-    np.testing.assert_allclose(features, pool(name, expected), atol=1e-4)
+    np.testing.assert_allclose(features, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -123,7 +120,7 @@ def test_training_equals_pytorch(name):
         return jax.value_and_grad(loss, has_aux=True)(params)
 
     (value, stats), grads = gradients(params, stats)
-    features = pool(name, theirs.train()(torch_encoders.to_torch(x)))
+    features = theirs.train()(torch_encoders.to_torch(x))
     expected = (torch_encoders.torch.from_numpy(weights) * features).sum()
     expected.backward()
 
