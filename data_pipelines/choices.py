@@ -1,21 +1,21 @@
 """Which clip of a record: its time, its crop and the rest that training varies."""
 
+import numpy as np
 import tensorflow as tf
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data_pipelines.clip_spec import ClipSpec
 from data_pipelines.shards import SAMPLE_RATE_HZ
+from data_pipelines.views import Views
 
 Tensors = dict[str, tf.Tensor]
+_LAST_PLACE = np.nextafter(np.float32(1), np.float32(0))  # choices lie in [0, 1)
 
 
 def clip_spans(
     spec: ClipSpec, duration_s: Float[tf.Tensor, ""], t: Float[tf.Tensor, ""]
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Where the clip's pictures and sound lie in its record: the one time choice.
-
-    The sound is centred on the pictures, then shifted as little as is needed: into the
-    record, or around all of it where the record is shorter than the sound.
 
     Args:
       spec: the clip.
@@ -24,18 +24,14 @@ def clip_spans(
         than the clip has one start, 0.
 
     Returns:
-      (start, end) of the pictures and (start, end) of the sound, in seconds from the
-      start of the record. They may reach over its ends, where it is too short.
+      (start, end) of the pictures and (start, end) of the sound, as
+      `ClipSpec.audio_start` says, in seconds from the start of the record. They may
+      reach over its ends, where it is too short.
     """
     video_s = spec.num_frames / spec.fps
     audio_s = spec.num_samples / SAMPLE_RATE_HZ
     video_start = t * tf.maximum(duration_s - video_s, 0.0)
-    spare = duration_s - audio_s
-    audio_start = tf.clip_by_value(
-        video_start + (video_s - audio_s) / 2,
-        tf.minimum(spare, 0.0),
-        tf.maximum(spare, 0.0),
-    )
+    audio_start = spec.audio_start(video_start, duration_s, tf)
     return (
         (video_start, video_start + video_s),
         (audio_start, audio_start + audio_s),
@@ -60,25 +56,68 @@ def random_choices(
 
     Returns:
       Numbers in [0, 1): `t` [] (see `clip_spans`), `crop` [2] (y, x), `freq_mask` [2]
-      and `time_mask` [2] (width, place); and bool [] `flip`.
+      and `time_mask` [2] (width, place); bool [] `flip`; int32 [] `short_side`.
     """
     key = tf.stack([seed * 2**32 + epoch, clip_id * 2**32 + draw])
-    uniform = tf.random.stateless_uniform([8], seed=key)
+    uniform = tf.random.stateless_uniform([9], seed=key)
+    sides = max(spec.max_short_side, spec.short_side) - spec.short_side + 1
     return {
         "t": uniform[0],
         "crop": uniform[1:3] if spec.random_crop else tf.constant([0.5, 0.5]),
         "flip": uniform[3] < 0.5 if spec.flip else tf.constant(False),
         "freq_mask": uniform[4:6],
         "time_mask": uniform[6:8],
+        "short_side": spec.short_side + tf.cast(uniform[8] * sides, tf.int32),
     }
 
 
-def centre_choices() -> Tensors:
-    """The choices of evaluation: centre in time and space, no mirror, no masks."""
+def centre_choices(spec: ClipSpec) -> Tensors:
+    """The choices of evaluation: centre in time and space, nothing that varies."""
     return {
         "t": tf.constant(0.5),
         "crop": tf.constant([0.5, 0.5]),
         "flip": tf.constant(False),
         "freq_mask": tf.zeros([2]),
         "time_mask": tf.zeros([2]),
+        "short_side": tf.constant(spec.short_side),
     }
+
+
+def view_choices(
+    spec: ClipSpec,
+    views: Views,
+    duration_s: Float[tf.Tensor, ""],
+    is_portrait: Bool[tf.Tensor, ""],
+    view: Int[tf.Tensor, ""],
+) -> Tensors:
+    """The choices of one view of a record.
+
+    Args:
+      spec: of the clip.
+      views: which views of a record there are.
+      duration_s: length of the record.
+      is_portrait: whether its pictures are higher than wide.
+      view: clip times `views.crops` plus crop.
+    """
+    clip = tf.cast(view // views.crops, tf.float32)
+    if views.stride_s is None:
+        t = (clip + 0.5) / views.clips
+    else:
+        spare = tf.maximum(duration_s - spec.num_frames / spec.fps, 0.0)
+        t = tf.minimum(
+            tf.math.divide_no_nan(clip * views.stride_s, spare), tf.constant(1.0)
+        )
+    crop = view_crop(views, is_portrait, view % views.crops)
+    return {**centre_choices(spec), "t": t, "crop": crop}
+
+
+def view_crop(
+    views: Views, is_portrait: Bool[tf.Tensor, ""], crop: Int[tf.Tensor, ""]
+) -> Float[tf.Tensor, "2"]:
+    """The place (y, x) of one of the crops of a clip, as in `random_choices`."""
+    centre = tf.constant([0.5, 0.5])
+    if views.crops == 1:
+        return centre
+    place = tf.minimum(tf.cast(crop, tf.float32) / 2, _LAST_PLACE)
+    along = tf.stack([is_portrait, tf.logical_not(is_portrait)])  # y, x
+    return tf.where(along, place, centre)

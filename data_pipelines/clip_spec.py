@@ -1,6 +1,7 @@
 """What is cut out of a record: the keys of `config.clip`, checked."""
 
 import dataclasses
+from typing import Any
 
 from data_pipelines.shards import SAMPLE_RATE_HZ
 from xdc_jax.errors import UserError
@@ -15,6 +16,8 @@ class ClipSpec:
       fps: frames per second of the clip, whatever the record's; frame i shows the
         instant i / fps after the clip's start.
       short_side: shorter side before cropping, pixels.
+      max_short_side: in training the shorter side is drawn from `short_side` to this,
+        a clip at a time; 0 leaves it at `short_side`.
       crop_size: side of the square that is cut out, pixels.
       random_crop: crop anywhere in training; evaluation crops the centre.
       flip: mirror half of the clips in training.
@@ -30,6 +33,7 @@ class ClipSpec:
     num_frames: int = 8
     fps: float = 30.0
     short_side: int = 128
+    max_short_side: int = 0
     crop_size: int = 112
     random_crop: bool = True
     flip: bool = True
@@ -47,6 +51,11 @@ class ClipSpec:
             raise UserError(
                 f"clip.crop_size: found {self.crop_size}, expected at most "
                 f"clip.short_side ({self.short_side}). Lower it."
+            )
+        if 0 < self.max_short_side < self.short_side:
+            raise UserError(
+                f"clip.max_short_side: found {self.max_short_side}, expected 0 or at "
+                f"least clip.short_side ({self.short_side}). Raise it."
             )
         if self.hop < 1:
             raise UserError(
@@ -83,13 +92,31 @@ class ClipSpec:
         """Samples of sound per clip."""
         return self.mel_frames * self.hop
 
+    def audio_start(self, video_start: Any, duration_s: Any, ops: Any) -> Any:
+        """When the sound of a clip starts, seconds from the start of its record.
+
+        It is centred on the pictures, then shifted as little as is needed: into the
+        record, or around all of it where the record is shorter than the sound.
+
+        Args:
+          video_start: when the pictures start, seconds.
+          duration_s: length of the record, seconds.
+          ops: `numpy` or `tensorflow`, as the numbers are.
+        """
+        video_s = self.num_frames / self.fps
+        audio_s = self.num_samples / SAMPLE_RATE_HZ
+        spare = duration_s - audio_s
+        centred = video_start + (video_s - audio_s) / 2
+        lowest, highest = ops.minimum(spare, 0.0), ops.maximum(spare, 0.0)
+        return ops.minimum(ops.maximum(centred, lowest), highest)
+
 
 def _check_number(name: str, value, kind: type) -> None:
     """Raises a UserError unless `value` is of `kind` and in the range of its field."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is bool:
         valid, expected = isinstance(value, bool), "True or False"
-    elif name in ("freq_mask", "time_mask"):
+    elif name in ("freq_mask", "time_mask", "max_short_side"):
         valid, expected = (
             isinstance(value, int) and number and value >= 0,
             "an int >= 0",

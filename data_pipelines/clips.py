@@ -16,7 +16,12 @@ import tensorflow as tf
 from jaxtyping import Bool, Int, Int32, UInt8
 
 from data_pipelines import audio, order, shards
-from data_pipelines.choices import centre_choices, clip_spans, random_choices
+from data_pipelines.choices import (
+    centre_choices,
+    clip_spans,
+    random_choices,
+    view_choices,
+)
 from data_pipelines.clip_spec import ClipSpec
 from data_pipelines.shards import SAMPLE_RATE_HZ
 from data_pipelines.views import Views
@@ -103,11 +108,11 @@ def is_portrait(frames: tf.Tensor) -> tf.Tensor:
 
 
 def scale(
-    spec: ClipSpec, video: UInt8[tf.Tensor, "time height width 3"]
+    video: UInt8[tf.Tensor, "time height width 3"], short_side: Int[tf.Tensor, ""]
 ) -> UInt8[tf.Tensor, "time scaled_height scaled_width 3"]:
     """Brings the shorter side to `short_side`, unless it is that already."""
     stored = tf.shape(video)[1:3]
-    factor = spec.short_side / tf.reduce_min(stored)
+    factor = short_side / tf.reduce_min(stored)
     scaled = tf.cast(tf.round(tf.cast(stored, tf.float64) * factor), tf.int32)
 
     def resized() -> tf.Tensor:
@@ -126,7 +131,7 @@ def preprocess(spec: ClipSpec, clip: Tensors, choices: Tensors) -> Tensors:
     differently for another batch size, and so for another number of processes.
     """
     size = spec.crop_size
-    video = scale(spec, clip["video"])
+    video = scale(clip["video"], choices["short_side"])
     places = tf.cast(tf.shape(video)[1:3] - size + 1, tf.float32)
     corner = tf.cast(choices["crop"] * places, tf.int32)
     y, x = corner[0], corner[1]
@@ -170,6 +175,29 @@ def batch(clips: tf.data.Dataset, rows: int) -> tf.data.Dataset:
     return clips.batch(rows).prefetch(2).with_options(options)
 
 
+def prepare_tensorflow() -> None:
+    """Leaves the accelerators to JAX; TensorFlow would take a GPU's whole memory."""
+    tf.config.set_visible_devices([], "GPU")
+    # It finds no loop to optimise here, and says so at every start of a pipeline.
+    tf.config.optimizer.set_experimental_options({"loop_optimization": False})
+
+
+def pad(found: Batch, rows: int) -> Batch:
+    """Fills a batch up with zeros, ids and labels -1, where `mask` is False."""
+    missing = rows - len(found["mask"])
+    if not missing:
+        return found
+    filling = {"clip_id": -1, "label": -1}
+    return {
+        key: np.pad(
+            value,
+            [(0, missing)] + [(0, 0)] * (value.ndim - 1),
+            constant_values=filling.get(key, 0),
+        )
+        for key, value in found.items()
+    }
+
+
 class ClipData:
     """Batches of clips from a prepared directory.
 
@@ -182,10 +210,7 @@ class ClipData:
     def __init__(self, prepared: shards.PreparedData, spec: ClipSpec, seed: int):
         if not 0 <= seed < 2**31:
             raise UserError(f"seed: found {seed}, expected 0 to {2**31 - 1}.")
-        # The accelerators are JAX's; TensorFlow would take a GPU's whole memory.
-        tf.config.set_visible_devices([], "GPU")
-        # It finds no loop to optimise here, and says so at every start of a pipeline.
-        tf.config.optimizer.set_experimental_options({"loop_optimization": False})
+        prepare_tensorflow()
         self.spec = spec
         self.seed = seed
         self.data_dir = prepared.data_dir
@@ -274,7 +299,7 @@ class ClipData:
     ) -> Iterator[Batch]:
         """The centre clip of every record, or of `clip_ids`, once, by ascending id.
 
-        The last batch is filled with zeros, ids and labels -1, where `mask` is False.
+        The last batch is filled (`pad`).
         Arguments and errors are those of `train_batches`.
         """
         index = self.index(split)
@@ -333,7 +358,7 @@ class ClipData:
 
     def _centre_clip_of(self, serialized: tf.Tensor, draw: tf.Tensor) -> Tensors:
         del draw  # always the first
-        return self._clip(shards.parse(serialized), centre_choices())
+        return self._clip(shards.parse(serialized), centre_choices(self.spec))
 
     def _view_function(self, split: str, views: Views) -> Callable:
         """Returns (serialized record, view) -> clip; traced once for all slices."""
@@ -345,7 +370,7 @@ class ClipData:
                 record = shards.parse(serialized)
                 duration_s = tf.gather(durations_s, record["clip_id"])
                 portrait = is_portrait(record["frames"])
-                choices = views.choices(self.spec, duration_s, portrait, view)
+                choices = view_choices(self.spec, views, duration_s, portrait, view)
                 return self._clip(record, choices)
 
             self._view_functions[key] = tf.function(view_of, autograph=False)
@@ -370,17 +395,5 @@ class ClipData:
             "label": np.zeros(0, np.int32),
             "mask": np.zeros(0, bool),
         }
-        filling = {"clip_id": -1, "label": -1}
         for _ in range(num_batches):
-            found = next(batches, nothing)
-            missing = rows - len(found["mask"])
-            yield {
-                key: np.pad(
-                    value,
-                    [(0, missing)] + [(0, 0)] * (value.ndim - 1),
-                    constant_values=filling.get(key, 0),
-                )
-                if missing
-                else value
-                for key, value in found.items()
-            }
+            yield pad(next(batches, nothing), rows)

@@ -5,6 +5,9 @@ a second start goes on with the slices that are missing. The TFDS metadata come 
 with them the folder is complete.
 """
 
+import csv
+import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,10 @@ from jaxtyping import Shaped
 
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation.rows import FeatureRows
+from xdc_jax.files import write_atomically
 
 DATASET_NAME = "features"
+REJECTED_FILE = "rejected.csv"
 SUFFIX = "_feature"
 HOW_TO_READ = """
 Reading the result, here split train into rows["video_feature"], float32 [clips, 512]:
@@ -25,6 +30,7 @@ Reading the result, here split train into rows["video_feature"], float32 [clips,
 """
 
 Rows = Mapping[str, Shaped[np.ndarray, "n ..."]]
+Rejected = tuple[str, str, str]  # path, reason, detail
 
 
 def shard_path(folder: Path, split: str, index: int, total: int) -> Path:
@@ -58,13 +64,20 @@ def schema(shapes: Mapping[str, Sequence[int]], class_names: Sequence[str]) -> A
     )
 
 
-def write_slice(path: Path, rows: Rows) -> None:
-    """Writes one shard; `rows` has the keys of `schema`, one row per clip.
+def write_slice(path: Path, rows: Rows, rejected: Sequence[Rejected] = ()) -> None:
+    """Writes one shard, and beside it how many rows it has and what was rejected.
 
     The bytes are a function of the rows, so that slices of several runs are the same.
+
+    Args:
+      path: of the shard.
+      rows: the keys of `schema`, one row per clip.
+      rejected: the files that could not be read.
     """
     import tensorflow as tf
 
+    report = {"rows": len(rows["label"]), "rejected": rejected}
+    write_atomically(_report_path(path), json.dumps(report).encode())
     temporary = path.with_name(f".{path.name}.tmp")
     with tf.io.TFRecordWriter(str(temporary)) as writer:
         for i in range(len(rows["label"])):
@@ -90,6 +103,36 @@ def _serialize(row: Mapping[str, Any]) -> bytes:
             )
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     return example.SerializeToString(deterministic=True)
+
+
+def reports(
+    shards: Sequence[tuple[str, Path]],
+) -> tuple[dict[str, list[int]], list[Rejected]]:
+    """Returns split -> rows of each of its shards, and the files that were rejected.
+
+    Args:
+      shards: split and path of each shard, in order.
+    """
+    lengths: dict[str, list[int]] = {}
+    rejected: list[Rejected] = []
+    for split, path in shards:
+        report = json.loads(_report_path(path).read_text())
+        lengths.setdefault(split, []).append(report["rows"])
+        rejected += map(tuple, report["rejected"])
+    return lengths, rejected
+
+
+def _report_path(shard: Path) -> Path:
+    return shard.with_name(f".{shard.name}.json")
+
+
+def write_rejected(folder: Path, rejected: Sequence[Rejected]) -> None:
+    """Writes `rejected.csv`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("path", "reason", "detail"), *rejected])
+    data = text.getvalue().encode(errors="surrogateescape")
+    write_atomically(folder / REJECTED_FILE, data)
 
 
 def write_metadata(

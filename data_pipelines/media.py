@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-import av
 import numpy as np
 from jaxtyping import Int16
 
@@ -13,7 +12,7 @@ from data_pipelines.shards import SAMPLE_RATE_HZ
 from data_pipelines.sound import Sound, read_sound
 from data_pipelines.streams import (
     RejectedError,
-    find_stream,
+    find_streams,
     header_start_s,
     open_media,
 )
@@ -75,17 +74,15 @@ def decode(
         the interval).
     """
     with open_media(location) as container:
-        audio = find_stream(container, "audio")
-        video = find_stream(container, "video")
-        _check_streams(container, audio, video)
-        origin_s = min(header_start_s(s) for s in (audio, video) if s is not None)
+        streams = find_streams(container)
+        origin_s = min(map(header_start_s, streams.values()))
         first_s = origin_s + start_s
         last_s = math.inf if end_s is None else origin_s + end_s
         sound = Sound(origin_s)
-        if audio is not None:
-            read_sound(container, audio, first_s, last_s, sound)
+        if "audio" in streams:
+            read_sound(container, streams["audio"], first_s, last_s, sound)
     num_segments = 0
-    if video is not None:
+    if "video" in streams:
         for at_s, fps, frames in read_pictures(
             location, first_s, last_s, **dataclasses.asdict(settings)
         ):
@@ -102,18 +99,3 @@ def decode(
         if sound.fault is not None:
             raise sound.fault
         raise RejectedError("empty", f"nothing to decode from {start_s:g} s on")
-
-
-def _check_streams(
-    container: av.container.InputContainer,
-    audio: av.AudioStream | None,
-    video: av.VideoStream | None,
-) -> None:
-    if audio is not None or video is not None:
-        return
-    kinds = [stream.type for stream in container.streams]
-    if "audio" in kinds or "video" in kinds:
-        raise RejectedError(
-            "unsupported codec", f"no decoder for the streams {', '.join(kinds)}"
-        )
-    raise RejectedError("no streams", f"found {', '.join(kinds) or 'none'}")

@@ -59,11 +59,16 @@ def dataset_source(
     return Source({"dataset": name, "data_dir": data_dir, **options}, manifest)
 
 
-def _rows_source(manifest: Manifest) -> Source:
-    digest = hashlib.blake2b(digest_size=16)
+def digest(manifest: Manifest) -> str:
+    """Hex digest of the rows of a manifest and the sizes of their files."""
+    result = hashlib.blake2b(digest_size=16)
     for row in manifest.rows:
         is_file = os.path.isfile(row.location)
         size = os.path.getsize(row.location) if is_file else None
         fields = {**dataclasses.asdict(row), "location": None, "size": size}
-        digest.update(json.dumps(fields).encode())
-    return Source({"rows": digest.hexdigest()}, lambda media_dir: manifest)
+        result.update(json.dumps(fields).encode())
+    return result.hexdigest()
+
+
+def _rows_source(manifest: Manifest) -> Source:
+    return Source({"rows": digest(manifest)}, lambda media_dir: manifest)

@@ -64,6 +64,26 @@ def find_stream(container: av.container.InputContainer, kind: str) -> av.stream.
     return best
 
 
+def find_streams(
+    container: av.container.InputContainer,
+) -> dict[str, av.stream.Stream]:
+    """`find_stream` of `video` and `audio`, without those that are missing.
+
+    Raises:
+      RejectedError: `unsupported codec`, or `no streams`: there is neither.
+    """
+    found = {kind: find_stream(container, kind) for kind in ("video", "audio")}
+    found = {kind: stream for kind, stream in found.items() if stream is not None}
+    kinds = [stream.type for stream in container.streams]
+    if not found and {"audio", "video"} & set(kinds):
+        raise RejectedError(
+            "unsupported codec", f"no decoder for the streams {', '.join(kinds)}"
+        )
+    if not found:
+        raise RejectedError("no streams", f"found {', '.join(kinds) or 'none'}")
+    return found
+
+
 def header_start_s(stream: av.stream.Stream) -> float:
     """When the stream starts on the file's own clock, as its header says."""
     return float((stream.start_time or 0) * stream.time_base)
@@ -80,7 +100,7 @@ def decode_stream(
     """
     if from_s > header_start_s(stream):
         with contextlib.suppress(av.FFmpegError):  # What cannot seek starts at 0.
-            container.seek(int(from_s / stream.time_base), stream=stream)
+            container.seek(round(from_s / stream.time_base), stream=stream)
     num_frames = 0
     broken_start: av.FFmpegError | None = None
     packets = container.demux(stream)

@@ -12,12 +12,13 @@ import tensorflow_datasets as tfds
 from data_pipelines import clips as clips_lib
 from data_pipelines import features
 from data_pipelines.clips import ClipData, decode, scale
+from data_pipelines.extraction import PreparedSource
 from data_pipelines.views import Views
 from tests.clip_records import SMALL, make_splits, write
 from xdc_jax import evaluate, extract, parallel
 from xdc_jax.encoder import Encoder
 from xdc_jax.errors import UserError
-from xdc_jax.extract import Job
+from xdc_jax.extract import Done, Job
 from xdc_jax.weights import layout
 from xdc_jax.weights.encoder_dir import SavedEncoder
 
@@ -54,8 +55,9 @@ def clips(records, tmp_path_factory):
     return ClipData(write(folder, records, ["a", "b"]), SMALL, seed=0)
 
 
-def job(clips, out, **changes):
-    defaults = Job(clips, Views(), ENCODERS, False, False, 8, out)
+def job(clips, out, views=None, **changes):
+    source = PreparedSource(clips, views or Views())
+    defaults = Job(source, ENCODERS, False, False, 8, out)
     return dataclasses.replace(defaults, **changes)
 
 
@@ -73,7 +75,7 @@ def test_every_record_has_its_row_with_the_encoders_features(
     clips, records, num_devices, tmp_path
 ):
     mesh = parallel.make_mesh(jax.devices()[:num_devices])
-    assert extract.extract(job(clips, tmp_path), mesh) == (30, 30)
+    assert extract.extract(job(clips, tmp_path), mesh) == Done(30, 0, 30)
     for split in ("train", "odd"):
         rows = read(tmp_path, split)
         names = [name.decode() for name in rows["video_id"]]
@@ -120,7 +122,7 @@ def test_windows(clips, tmp_path):
     record = next(iter(tf.data.TFRecordDataset(clips.index("train").files[0])))
     frames = clips_lib.shards.parse(record)["frames"]
     for i in range(8):
-        pictures = scale(one, decode(one, frames[i : i + 2])).numpy()
+        pictures = scale(decode(one, frames[i : i + 2]), one.short_side).numpy()
         np.testing.assert_array_equal(found[0][i], pictures[:, 2:14, 4:16])
 
 
@@ -137,7 +139,9 @@ def test_three_crops_lie_along_the_longer_side(clips, records, name, places):
         "odd", Views(crops=3), batch_size=3, clip_ids=range(clip_id, clip_id + 1)
     )
     middle = [records["odd"][clip_id].frames[i] for i in (3, 4)]
-    whole = scale(clips.spec, decode(clips.spec, tf.constant(middle))).numpy()
+    whole = scale(
+        decode(clips.spec, tf.constant(middle)), clips.spec.short_side
+    ).numpy()
     for video, (y, x) in zip(batch["video"], places, strict=True):
         np.testing.assert_array_equal(video, whole[:, y : y + 12, x : x + 12])
 
@@ -155,34 +159,47 @@ def test_an_interrupted_extraction_is_gone_on_with(clips, tmp_path, monkeypatch)
     extract.extract(job(clips, tmp_path / "whole"))
     original, calls = features.write_slice, []
 
-    def write_slice(path, rows):
+    def write_slice(path, rows, rejected):
         calls.append(path)
         if len(calls) == 3:
             path.with_name(f".{path.name}.tmp").write_bytes(b"half of a shard")
             raise KeyboardInterrupt
-        original(path, rows)
+        original(path, rows, rejected)
 
     monkeypatch.setattr(features, "write_slice", write_slice)
     with pytest.raises(KeyboardInterrupt):
         extract.extract(job(clips, tmp_path / "cut"))
     with pytest.raises(UserError, match="not a TFDS data set"):
         features.read(tmp_path / "cut")
-    num_rows, num_clips = extract.extract(job(clips, tmp_path / "cut"))
-    assert (num_rows, num_clips) == (30, 30 - 2 * 7)
+    done = extract.extract(job(clips, tmp_path / "cut"))
+    assert done == Done(30, 0, 30 - 2 * 7)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
-    assert extract.extract(job(clips, tmp_path / "cut")) == (30, 0)
+    assert extract.extract(job(clips, tmp_path / "cut")) == Done(30, 0, 0)
 
 
 def test_several_hosts_share_the_slices(clips, tmp_path, monkeypatch):
     mesh = parallel.make_mesh(jax.devices()[:1])
     extract.extract(job(clips, tmp_path / "one"), mesh)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    class Waits(Exception):
+        """A host is done with its part and waits for the others."""
+
+    def wait(_):
+        raise Waits
+
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(extract.multihost_utils, "sync_global_devices", wait)
+    with pytest.raises(Waits):
+        extract.extract(job(clips, tmp_path / "two"), mesh)
+    theirs = set(contents(tmp_path / "two"))
+    assert len(theirs) == 4  # two of five shards, each with its report
+
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
     monkeypatch.setattr(extract.multihost_utils, "sync_global_devices", lambda _: None)
-    done = 0
-    for host in (1, 0):  # host 0 comes last here: it completes the folder
-        monkeypatch.setattr(jax, "process_index", lambda host=host: host)
-        done += extract.extract(job(clips, tmp_path / "two"), mesh)[1]
-    assert done == 30
+    done = extract.extract(job(clips, tmp_path / "two"), mesh)
+    assert done.num_rows == 30
+    assert done.num_clips < 30
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

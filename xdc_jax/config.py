@@ -29,6 +29,7 @@ def pretrain_config() -> ConfigDict:
             "num_frames": 8,
             "fps": 30.0,
             "short_side": 128,
+            "max_short_side": 0,
             "crop_size": 112,
             "random_crop": True,
             "flip": True,

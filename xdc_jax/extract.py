@@ -1,6 +1,7 @@
 r"""Features of every clip, as a TFDS data set.
 
 Examples:
+  xdc extract --weights=r2plus1d_18_xdc_audioset --videos=~/videos --out=features/mine
   xdc extract --weights=encoders/xdc_audioset --data=data/ucf101 --out=features/ucf101
   xdc extract --workdir=runs/xdc_kinetics --data=data/esc50 --clips=10 --per_clip \
       --modality=audio --out=features/esc50
@@ -9,19 +10,22 @@ Examples:
 
 --weights is what `xdc convert` wrote, or what it reads: a released name or a PyTorch
 file. --workdir is a run of `xdc pretrain`, whose clips are cut as in its training.
---data is what `xdc prepare` wrote.
+--data is what `xdc prepare` wrote. --videos is a folder of media files, or a manifest
+as `xdc prepare` takes it: read in place, only where the clips lie. A file that cannot
+be read there is listed in OUT/rejected.csv with the reason, and the rest goes on.
 
-A row is a record, with the mean over its clips; or with --per_clip or --stride_s each
-clip. A clip without pictures has NaN as video feature, one without sound NaN as audio
-feature. One shard of records is one slice of work: started again, what was interrupted
-goes on with the slices that are missing. Several hosts with the same folders share
-them.
+A row is a record or file, with the mean over its clips; or with --per_clip or
+--stride_s each clip. A clip without pictures has NaN as video feature, one without
+sound NaN as audio feature. One shard of --data, or some hundred files, is one slice of
+work: started again, what was interrupted goes on with the slices that are missing.
+Several hosts with the same folders share them.
 """
 
 import dataclasses
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,6 @@ import jax
 import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from xdc_jax import convert, parallel
 from xdc_jax.errors import UserError
@@ -49,7 +52,10 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", None, "Run of `xdc pretrain`, in place of --weights."
     )
-    flags.DEFINE_string("data", None, "Folder that `xdc prepare` wrote.", required=True)
+    flags.DEFINE_string("data", None, "Folder that `xdc prepare` wrote.")
+    flags.DEFINE_string(
+        "videos", None, "Folder of media files or manifest, in place of --data."
+    )
     flags.DEFINE_string("out", None, "Folder of the features.", required=True)
     flags.DEFINE_enum(
         "modality", "both", ["video", "audio", "both"], "Of --workdir: which encoders."
@@ -63,6 +69,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_frames", None, "Frames per clip; default 8 or the run's.")
     flags.DEFINE_integer("crop_size", None, "Pixels; default 112 or the run's.")
     flags.DEFINE_integer("batch_size", 16, "Clips per step, over all devices.", 1)
+    flags.DEFINE_integer(
+        "num_workers", None, "Processes that decode --videos; default: one per core.", 1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +79,7 @@ class Job:
     """What is extracted, how, and to where.
 
     Attributes:
-        clips: `ClipData` of the prepared directory.
-        views: which clips of each record.
+        source: `data_pipelines.extraction.PreparedSource` or `MediaSource`.
         encoders: modality -> encoder.
         per_clip: a row for each clip, not their mean.
         feature_map: the last map, not its mean.
@@ -79,8 +87,7 @@ class Job:
         out: folder of the features.
     """
 
-    clips: Any
-    views: Any
+    source: Any
     encoders: dict[str, SavedEncoder]
     per_clip: bool
     feature_map: bool
@@ -90,9 +97,9 @@ class Job:
     def request(self) -> dict[str, Any]:
         """Returns what the result is a function of, as JSON values."""
         return {
-            "data": self.clips.fingerprint,
-            "clip": dataclasses.asdict(self.clips.spec),
-            "views": dataclasses.asdict(self.views),
+            "data": self.source.identity,
+            "clip": dataclasses.asdict(self.source.spec),
+            "views": dataclasses.asdict(self.source.views),
             "encoders": {
                 name: f"{encoder.source}, {layout.digest(encoder.variables)}"
                 for name, encoder in sorted(self.encoders.items())
@@ -111,20 +118,14 @@ def help_end() -> str:
 
 def main() -> None:
     """Runs the verb."""
-    from data_pipelines import clips as clips_lib
-    from data_pipelines import shards, views
-
     parallel.enable_compilation_cache()
     args = flags.FLAGS
+    if (args.data is None) == (args.videos is None):
+        raise UserError("give one of --data and --videos")
     encoders = _encoders(args)
     out = Path(args.out).expanduser()
     job = Job(
-        clips=clips_lib.ClipData(
-            shards.open_prepared(Path(args.data).expanduser()),
-            clips_lib.ClipSpec(**_clip(args, encoders)),
-            seed=0,
-        ),
-        views=views.Views(args.clips, args.crops, args.stride_s),
+        source=_source(args, encoders),
         encoders=encoders,
         per_clip=args.per_clip or args.stride_s is not None,
         feature_map=args.feature_map,
@@ -132,11 +133,31 @@ def main() -> None:
         out=out,
     )
     started = time.monotonic()
-    num_rows, num_clips = extract(job)
+    done = extract(job)
     seconds = time.monotonic() - started
+    rejected = ""
+    if done.num_rejected:
+        rejected = f", {done.num_rejected} files rejected (see {out}/rejected.csv)"
     print(
-        f"{out}: {num_rows} rows; {num_clips} clips in {seconds:.1f} s "
-        f"({num_clips / seconds:.1f} clips/s)"
+        f"{out}: {done.num_rows} rows{rejected}; {done.num_clips} clips in "
+        f"{seconds:.1f} s ({done.num_clips / seconds:.1f} clips/s)"
+    )
+
+
+def _source(args: flags.FlagValues, encoders: dict[str, SavedEncoder]) -> Any:
+    from data_pipelines import clips, extraction, shards, views, workers
+
+    spec = clips.ClipSpec(**_clip(args, encoders))
+    which = views.Views(args.clips, args.crops, args.stride_s)
+    if args.data is not None:
+        prepared = shards.open_prepared(Path(args.data).expanduser())
+        return extraction.PreparedSource(clips.ClipData(prepared, spec, seed=0), which)
+    return extraction.MediaSource(
+        Path(args.videos).expanduser(),
+        spec,
+        which,
+        sorted(encoders),
+        args.num_workers or workers.available_cores(),
     )
 
 
@@ -173,52 +194,89 @@ def _clip(args: flags.FlagValues, encoders: dict[str, SavedEncoder]) -> dict[str
     return clip
 
 
-def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> tuple[int, int]:
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What came of a job.
+
+    Attributes:
+        num_rows: of the whole data set.
+        num_rejected: files that could not be read.
+        num_clips: that this call ran the encoders on.
+    """
+
+    num_rows: int
+    num_rejected: int
+    num_clips: int
+
+
+def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
     """Extracts what is missing of a job, and completes the folder.
 
     Args:
         job: what to do.
         mesh: the devices; default: all of this host.
 
-    Returns:
-        Rows of the whole data set, and clips that this call ran the encoders on.
-
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or no file could be read.
     """
     from data_pipelines import features
+    from data_pipelines.progress import Progress
 
     mesh = parallel.make_mesh(jax.local_devices()) if mesh is None else mesh
     parallel.check_batch_size(job.batch_size, mesh)
     _claim(job)
     apply, shapes = _compile(job, mesh)
-    lengths, todo = {}, []
-    for split in job.clips.splits:
-        slices = _slices(job, split)
-        lengths[split] = [_num_rows(job, split, ids) for ids in slices]
+    paths, wanted = [], []
+    for split, slices in job.source.slices.items():
         for number, ids in enumerate(slices):
-            path = features.shard_path(job.out, split, number, len(slices))
-            todo.append((path, split, ids))
-    mine = todo[jax.process_index() :: jax.process_count()]
-    num_clips = 0
-    missing = [item for item in mine if not item[0].exists()]
-    total = sum(len(ids) for _, _, ids in missing)
-    with tqdm(total=total, desc="extract", unit="record", disable=None) as bar:
-        for path, split, ids in missing:
-            rows, done = _slice(job, split, ids, apply, shapes)
-            features.write_slice(path, rows)
-            num_clips += done
-            bar.update(len(ids))
+            paths.append(features.shard_path(job.out, split, number, len(slices)))
+            wanted.append((split, ids))
+    missing = [
+        i
+        for i in range(jax.process_index(), len(paths), jax.process_count())
+        if not paths[i].exists()
+    ]
+    num_clips = num_records = num_rows = 0
+    pieces = job.source.open([wanted[i] for i in missing], job.batch_size)
+    total = sum(len(wanted[i][1]) for i in missing)
+    with Progress(total, "record", "rows") as progress:
+        for i, piece in zip(missing, pieces, strict=True):
+            parts = {name: [] for name in shapes}
+            for _, out in apply(piece.batches):
+                for name, values in out.items():
+                    parts[name].append(values)
+                progress.update(num_records + len(piece.records), num_rows)
+            rows = _rows(job, piece.records, parts, shapes)
+            features.write_slice(
+                paths[i],
+                rows,
+                [(r.video_id, *r.fault) for r in piece.records if r.fault],
+            )
+            num_records += len(piece.records)
+            num_rows += len(rows["label"])
+            num_clips += sum(map(len, next(iter(parts.values()))))
+            progress.update(num_records, num_rows)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("features are written")
+    shards = list(zip([split for split, _ in wanted], paths, strict=True))
+    lengths, rejected = features.reports(shards)
+    num_rows = sum(map(sum, lengths.values()))
     if jax.process_index() == 0:
-        features.write_metadata(
-            job.out,
-            lengths,
-            {f"{name}{features.SUFFIX}": shape for name, shape in shapes.items()},
-            job.clips.class_names,
+        if rejected:
+            features.write_rejected(job.out, rejected)
+        if num_rows:
+            features.write_metadata(
+                job.out,
+                lengths,
+                {f"{name}{features.SUFFIX}": shape for name, shape in shapes.items()},
+                job.source.class_names,
+            )
+    if not num_rows:
+        raise UserError(
+            f"{job.out}: none of {len(rejected)} files could be read; see "
+            f"{job.out / features.REJECTED_FILE}"
         )
-    return sum(map(sum, lengths.values())), num_clips
+    return Done(num_rows, len(rejected), num_clips)
 
 
 def _claim(job: Job) -> None:
@@ -254,7 +312,7 @@ def _compile(
         name: (encoder.variables.params, encoder.variables.batch_stats)
         for name, encoder in job.encoders.items()
     }
-    spec, rows = job.clips.spec, mesh.size
+    spec, rows = job.source.spec, mesh.size
     side = spec.crop_size
     like = {
         "video": jax.ShapeDtypeStruct((rows, spec.num_frames, side, side, 3), np.uint8),
@@ -271,61 +329,61 @@ def _compile(
     return lambda batches: run(step, variables, networks, batches, mesh), shapes
 
 
-def _slices(job: Job, split: str) -> list[range]:
-    """Returns the records of each slice of work: those of one prepared shard."""
-    ends = np.cumsum(job.clips.index(split).shard_lengths).tolist()
-    return [range(a, b) for a, b in zip([0, *ends], ends, strict=False) if b > a]
+def _rows(
+    job: Job,
+    records: Sequence[Any],
+    parts: dict[str, list[np.ndarray]],
+    shapes: dict[str, tuple[int, ...]],
+) -> dict[str, np.ndarray]:
+    """Returns the rows of a slice.
 
+    Args:
+        job: what is wanted.
+        records: `data_pipelines.extraction.Looked` of the slice.
+        parts: modality -> features of the views of all records, in batches.
+        shapes: of each feature.
+    """
+    from data_pipelines.features import SUFFIX
 
-def _num_rows(job: Job, split: str, ids: range) -> int:
-    if not job.per_clip:
-        return len(ids)
-    return sum(len(starts) for starts in _starts(job, split, ids))
-
-
-def _starts(job: Job, split: str, ids: range) -> list[np.ndarray]:
-    durations = job.clips.index(split).duration_s
-    return [job.views.starts(job.clips.spec, float(durations[i])) for i in ids]
-
-
-def _slice(
-    job: Job, split: str, ids: range, apply: Any, shapes: dict[str, tuple]
-) -> tuple[dict[str, np.ndarray], int]:
-    """Returns the rows of a slice, and how many clips it has."""
-    starts = _starts(job, split, ids)
-    clips_of = np.array([len(found) for found in starts])
-    parts = {name: [] for name in shapes}
-    batches = job.clips.view_batches(
-        split, job.views, batch_size=job.batch_size, clip_ids=ids
+    # Clip by clip: the record it is of, or of a record to leave out, -1.
+    number = itertools.count()
+    clip_of = np.array(
+        [
+            n
+            for record in records
+            for n in [-1 if record.fault else next(number)] * len(record.starts_s)
+        ],
+        dtype=int,
     )
-    for _, out in apply(batches):
-        for name, values in out.items():
-            parts[name].append(values)
-    index = job.clips.index(split)
-    record = np.repeat(np.arange(len(ids)), clips_of)  # of each clip
-    video_s = job.clips.spec.num_frames / job.clips.spec.fps
-    where = ids[0] + (record if job.per_clip else np.arange(len(ids)))
-    start_s = index.start_s[where]
+    records = [record for record in records if not record.fault]
+    used = clip_of >= 0
+    clip_of = clip_of[used]
+    of = clip_of if job.per_clip else np.arange(len(records))  # of each row
+
+    def column(values, dtype=np.float64):
+        return np.array(values, dtype)[of]
+
+    start_s = column([record.start_s for record in records])
+    end_s = start_s + column([record.duration_s for record in records])
     if job.per_clip:
-        start_s = start_s + np.concatenate(starts)
-        end_s = np.minimum(
-            start_s + video_s, index.start_s[where] + index.duration_s[where]
+        start_s = start_s + np.concatenate(
+            [np.zeros(0), *(r.starts_s for r in records)]
         )
-    else:
-        end_s = start_s + index.duration_s[where]
+        clip_s = job.source.spec.num_frames / job.source.spec.fps
+        end_s = np.minimum(start_s + clip_s, end_s)
     rows = {
-        "video_id": index.video_id[where],
+        "video_id": column([record.video_id for record in records], object),
         "start_s": np.float32(start_s),
         "end_s": np.float32(end_s),
-        "label": index.label[where],
-        "fold": index.fold[where],
+        "label": column([record.label for record in records], np.int64),
+        "fold": column([record.fold for record in records], np.int64),
     }
-    for name in shapes:
-        values = np.concatenate(parts[name])
-        values = values.reshape(-1, job.views.crops, *values.shape[1:]).mean(1)
+    for name, shape in shapes.items():
+        values = np.concatenate([np.zeros((0, *shape), np.float32), *parts[name]])
+        values = values.reshape(-1, job.source.views.crops, *shape).mean(1)[used]
         if not job.per_clip:
-            values = np.float32(mean_per_group(values, record))
-        usable = job.clips.usable(split, (job.encoders[name].spec.modality,))
-        values[~usable[where]] = np.nan
-        rows[f"{name}_feature"] = values
-    return rows, int(clips_of.sum()) * job.views.crops
+            values = np.float32(mean_per_group(values, clip_of))
+        modality = job.encoders[name].spec.modality
+        values[column([modality not in r.has for r in records], bool)] = np.nan
+        rows[f"{name}{SUFFIX}"] = values
+    return rows

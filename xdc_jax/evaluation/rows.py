@@ -50,7 +50,7 @@ def mean_per_group(
     values: Float[np.ndarray, "n *d"], group: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "groups *d"]:
     """Averages the rows of each group, in float64; groups are numbered from 0."""
-    total = np.zeros((group.max() + 1, *values.shape[1:]))
+    total = np.zeros((group.max(initial=-1) + 1, *values.shape[1:]))
     np.add.at(total, group, values)
     counts = np.bincount(group).reshape(-1, *[1] * (values.ndim - 1))
     return total / counts
