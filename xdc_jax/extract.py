@@ -118,6 +118,7 @@ def help_end() -> str:
 
 def main() -> None:
     """Runs the verb."""
+    parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
     args = flags.FLAGS
     if (args.data is None) == (args.videos is None):
@@ -225,7 +226,7 @@ def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
     mesh = parallel.make_mesh(jax.local_devices()) if mesh is None else mesh
     parallel.check_batch_size(job.batch_size, mesh)
     _claim(job)
-    apply, shapes = _compile(job, mesh)
+    apply, shapes = compile_encoders(job, mesh)
     paths, wanted = [], []
     for split, slices in job.source.slices.items():
         for number, ids in enumerate(slices):
@@ -302,7 +303,7 @@ def _claim(job: Job) -> None:
         write_atomically(file, json.dumps(request, indent=1).encode())
 
 
-def _compile(
+def compile_encoders(
     job: Job, mesh: jax.sharding.Mesh
 ) -> tuple[Callable, dict[str, tuple[int, ...]]]:
     """Returns batches -> features (`extraction.run`), and the shape of each feature."""

@@ -8,14 +8,14 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.preprocessing import FunctionTransformer, StandardScaler, normalize
 from sklearn.svm import LinearSVC
 
 from xdc_jax.clustering import quality
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation.rows import FeatureRows, mean_per_group
 
-SVM_C = tuple(10.0**power for power in range(-5, 1))
+SVM_C = tuple(10.0**power for power in range(-3, 2))  # for features of length 1
 RECALL_AT = (1, 5, 10, 20)
 _CV_FOLDS = 3
 
@@ -25,9 +25,10 @@ def linear_svm(
 ) -> dict[str, float]:
     """Trains one-vs-all linear SVMs on standardised features of the training clips.
 
-    C is chosen from `SVM_C` by cross-validation on training clips alone, in which all
-    clips of a video are on one side. The scores of a test video are the means of those
-    of its clips.
+    The features are divided by the root of their number, so that clips have length 1
+    on average and one range of C suits every encoder. C is chosen from `SVM_C` by
+    cross-validation on training clips alone, in which all clips of a video are on one
+    side. The scores of a test video are the means of those of its clips.
 
     Returns:
         `svm` and `svm_clip`: share of test videos and of clips that are right; `svm_c`.
@@ -38,7 +39,11 @@ def linear_svm(
     classes = np.unique(train.label)
     if len(classes) < 2:
         raise UserError(f"found {len(classes)} class in training, expected at least 2")
-    svm = make_pipeline(StandardScaler(), LinearSVC(C=1.0, random_state=seed))
+    svm = make_pipeline(
+        StandardScaler(),
+        FunctionTransformer(_scaled_by_dimension),
+        LinearSVC(C=1.0, random_state=seed),
+    )
     first, groups = train.videos()
     per_class = np.unique(train.label[first], return_counts=True)[1].min()
     with warnings.catch_warnings():
@@ -47,7 +52,7 @@ def linear_svm(
             folds = StratifiedGroupKFold(
                 min(_CV_FOLDS, per_class), shuffle=True, random_state=seed
             )
-            search = GridSearchCV(svm, {"linearsvc__C": SVM_C}, cv=folds)
+            search = GridSearchCV(svm, {"linearsvc__C": SVM_C}, cv=folds, n_jobs=-1)
             search.fit(train.features, train.label, groups=groups)
             svm = search.best_estimator_
         else:  # one video of a class: nothing to choose C by
@@ -62,6 +67,10 @@ def linear_svm(
         "svm_clip": _accuracy(classes, scores, test.label),
         "svm_c": svm.named_steps["linearsvc"].C,
     }
+
+
+def _scaled_by_dimension(features: np.ndarray) -> np.ndarray:
+    return features / np.sqrt(features.shape[1])
 
 
 def _accuracy(classes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> float:
