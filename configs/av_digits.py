@@ -1,11 +1,11 @@
 r"""Moving handwritten digits (MNIST) paired with spoken digits (FSDD).
 
-    xdc prepare --dataset=av_digits --data_dir=../shared/data/digits \
+    xdc prepare --dataset=av_digits --data_dir=../shared/data/digits --num_test=3000 \
         --short_side=32 --jpeg_quality=95 --out=runs/data/av_digits
     xdc pretrain --config=configs/av_digits.py --data=runs/data/av_digits \
         --workdir=runs/av_digits/xdc
 
-Two CPU cores, about 8 minutes. Linear probe over 3 seeds: video 0.956, audio 0.999
+Two CPU cores, about 8 minutes. Linear probe over 3 seeds: video 0.967, audio 0.999
 (README.md).
 """
 
