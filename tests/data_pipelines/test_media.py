@@ -226,3 +226,17 @@ def test_urls_are_opened(tmp_path):
     path = write_media(tmp_path / "v.mkv", pictures=numbered_pictures(5))
     (segment,) = decode(f"file://{path}")
     assert levels(segment) == list(range(5))
+
+
+def test_pictures_of_a_turned_telephone_are_upright(real_data):
+    """The file says that a player must turn it a quarter to the right."""
+    path = real_data / "clips" / "decord__video_90.mov"
+    with av.open(str(path)) as container:
+        stored = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    height, width = stored.shape[:2]
+    assert height < width
+    settings = media.Settings(short_side=height, jpeg_quality=95)
+    shown = pixels(decode(path, settings)[0].frames[0])
+    assert shown.shape == (width, height, 3)
+    expected = stored[::-1].swapaxes(0, 1)  # its left edge is now on top
+    assert np.abs(shown.astype(int) - expected).mean() < 3

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,3 +130,26 @@ def test_video_is_normalised_by_its_own_clip():
     expected = (flat - flat.mean(0)) / flat.std(0)
     np.testing.assert_allclose(normal[0].reshape(-1, 3), expected, atol=1e-3)
     np.testing.assert_array_equal(normal[1], 0)
+
+
+@pytest.mark.parametrize("clips_at_once", [1, 2, 5, 16, 100])
+def test_features_are_the_same_a_few_clips_at_a_time(
+    tiny_config, tiny_clips, clips_at_once
+):
+    networks, train_state = state.create(tiny_config, targets.make_plan("sdc"))
+    encoders = {
+        name: (encoder.params, encoder.batch_stats)
+        for name, encoder in train_state.encoders.items()
+    }
+    batch = next(iter(tiny_clips.eval_batches("train", batch_size=16)))
+    inputs = {key: jnp.asarray(batch[key]) for key in ("video", "audio")}
+
+    @functools.partial(jax.jit, static_argnames="values_at_once")
+    def extract(values_at_once):
+        return steps.extract_step(
+            encoders, inputs, networks=networks, values_at_once=values_at_once
+        )
+
+    found = extract(clips_at_once * inputs["video"][0].size)
+    for name, expected in extract(None).items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
