@@ -4,6 +4,7 @@ Both give slices of work. A slice has batches of clips, and says which records t
 are of.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
@@ -193,20 +194,28 @@ class MediaSource:
     def open(
         self, wanted: Sequence[tuple[str, range]], batch_size: int
     ) -> Iterator[Slice]:
-        """Yields some slices, (split, numbers), in turn; each must be used up."""
+        """Yields some slices, (split, numbers), in turn.
+
+        A slice must be used up before the next one is asked for.
+        """
         rows = [self._rows[split][i] for split, ids in wanted for i in ids]
         tasks = [(row, self.spec, self.views, self._modalities) for row in rows]
         events = workers.run_in_order(read_clips, tasks, self._num_workers)
         undone = iter(rows)
-        for _, ids in wanted:
-            records: list[Looked] = []
-            of_slice = [next(undone) for _ in ids]
+        try:
+            for _, ids in wanted:
+                records: list[Looked] = []
+                of_slice = [next(undone) for _ in ids]
 
-            def views_of(of_slice=of_slice, records=records) -> Iterator[tuple]:
-                for row in of_slice:
-                    yield from self._views(row, events, records)
+                def views_of(of_slice=of_slice, records=records) -> Iterator[tuple]:
+                    for row in of_slice:
+                        yield from self._views(row, events, records)
 
-            yield Slice(self._batches(views_of, batch_size), records)
+                yield Slice(self._batches(views_of, batch_size), records)
+        finally:
+            # The pipeline of a slice that was left half-way may be waiting in it.
+            with contextlib.suppress(ValueError):
+                events.close()
 
     def _views(
         self,

@@ -1,6 +1,7 @@
 """Clips read straight from media files: the same as from everything decoded."""
 
 import csv
+import multiprocessing
 
 import av
 import numpy as np
@@ -220,7 +221,8 @@ def test_media_and_prepared_clips_agree(numbered, tmp_path):
     direct = extraction.MediaSource(folder, SPEC, views, BOTH, num_workers=2)
     assert direct.slices == {"train": [range(3)]}
     (expected,) = prepared.open([("train", range(2))], batch_size=5)
-    (found,) = direct.open([("train", range(3))], batch_size=5)
+    slices = direct.open([("train", range(3))], batch_size=5)
+    found = next(slices)
     batches = list(zip(found.batches, expected.batches, strict=True))
     assert len(batches) == 3  # 2 files of 2 clips of 3 crops, in fives
     for ours, theirs in batches:
@@ -235,3 +237,5 @@ def test_media_and_prepared_clips_agree(numbered, tmp_path):
         np.testing.assert_allclose(our.starts_s, their.starts_s, atol=1e-6)
     assert broken.video_id == "c.mkv"
     assert broken.fault[0] == "unreadable"
+    assert next(slices, None) is None
+    assert not multiprocessing.active_children()
