@@ -52,7 +52,7 @@ def scan(location: str) -> dict[str, Timeline]:
     with open_media(location) as container:
         streams = find_streams(container)
         kinds = {stream.index: kind for kind, stream in streams.items()}
-        packets: dict[str, list[av.Packet]] = {kind: [] for kind in streams}
+        packets = {kind: [] for kind in streams}
         with contextlib.suppress(av.FFmpegError):  # Decoding will tell what is wrong.
             for packet in container.demux(list(streams.values())):
                 if packet.size and not packet.is_discard:
