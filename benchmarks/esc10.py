@@ -2,16 +2,19 @@ r"""Environmental sounds: linear SVM on features of an audio encoder, 5 folds of
 
 Example:
   python benchmarks/esc10.py --data_dir=../shared/data/esc10 \
-      --workdirs=runs/grid_words/random_0,runs/grid_words/xdc_0 --out=runs/esc10
+      --workdirs=$(echo runs/grid_words/{random,xdc}_{0,1,2} | tr " " ,) \
+      --out=runs/esc10
 
 --data_dir is ESC-50's layout: meta/*.csv and audio files in the same folder or audio/.
 Features of each run's audio encoder, and log-mel spectrograms as they are (with the
 front end of the last run), with one clip per recording and with ten: ten training
-examples, and in testing the mean of their scores. Prints one table.
+examples, and in testing the mean of their scores. Prints one table; runs of the same
+method share a line, with the spread over folds and runs.
 """
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of ESC-10 or ESC-50.")
 WORKDIRS = flags.DEFINE_list("workdirs", None, "Runs of `xdc pretrain`.")
 OUT = flags.DEFINE_string("out", None, "Folder of the prepared data and features.")
 CLIPS = (1, 10)
+SHOWN = ("svm", "svm_clip", "recall_at_1", "nmi")
 
 
 def write_manifest(data_dir: Path, path: Path) -> None:
@@ -80,21 +84,22 @@ def main(_) -> None:
         encoder = encoder_dir.of_run(workdir, "audio")
         spec = clips_lib.ClipSpec(**encoder.clip)
         clips = clips_lib.ClipData(prepared, spec, seed=0)
+        (run,) = json.loads((workdir / "results.json").read_text())["rows"]
         for count in CLIPS:
-            name = f"{workdir.parent.name}/{workdir.name}"
-            folder = out / f"{name.replace('/', '_')}_{count}"
+            folder = out / f"{workdir.name}_{count}"
             views = Views(clips=count)
             source = PreparedSource(clips, views)
             extract(Job(source, {"audio": encoder}, True, False, 64, folder))
             splits = features.read(folder)["audio"]
-            rows += evaluate.evaluate(splits, f"{count} clips", name)
+            rows += evaluate.evaluate(splits, f"clips: {count}", run["method"])
     for count in CLIPS:  # with the front end of the last run
         plain = dataclasses.replace(spec, freq_mask=0, time_mask=0)
         clips = clips_lib.ClipData(prepared, plain, seed=0)
         splits = {"train": log_mels(clips, Views(clips=count))}
-        rows += evaluate.evaluate(splits, f"{count} clips", "log-mel")
+        rows += evaluate.evaluate(splits, f"clips: {count}", "log-mel")
     results.write(out / "results.json", rows)
-    print(results.table(rows, evaluate.MEASURES, ("modality", "data"), "part"))
+    measures = {key: evaluate.MEASURES[key] for key in SHOWN}
+    print(results.table(rows, measures, ("modality", "data"), "part"))
 
 
 if __name__ == "__main__":
