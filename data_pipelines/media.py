@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Int16
 
 from data_pipelines.pictures import read_pictures
 from data_pipelines.shards import SAMPLE_RATE_HZ
-from data_pipelines.sound import Sound, read_sound
+from data_pipelines.sound import Chunk, Sound, read_sound
 from data_pipelines.streams import (
     RejectedError,
     find_streams,
@@ -47,12 +47,14 @@ class Segment:
       frames: RGB JPEGs; frame i shows the instant `start_s + i / fps`.
       audio: mono at 16 kHz; sample i belongs to `start_s + i / 16000`. As long as the
         pictures, cut or filled with zeros; empty where the source has no sound here.
+      motion: mean change from one picture to the next, in steps of 8-bit brightness.
     """
 
     start_s: float
     fps: float
     frames: tuple[bytes, ...]
     audio: Int16[np.ndarray, " samples"]
+    motion: float
 
 
 def decode(
@@ -60,7 +62,8 @@ def decode(
 ) -> Iterator[Segment]:
     """Decodes an interval of a media file, segment by segment.
 
-    Segments before a fault in the file are whole; the rest is rejected.
+    Holds a segment and a half, however long the file is. Segments before a fault in
+    the file are whole; the rest is rejected.
 
     Args:
       location: a path, or a URL that fsspec opens (gs:// needs gcsfs).
@@ -78,24 +81,28 @@ def decode(
         origin_s = min(map(header_start_s, streams.values()))
         first_s = origin_s + start_s
         last_s = math.inf if end_s is None else origin_s + end_s
-        sound = Sound(origin_s)
+        chunks: Iterable[Chunk] = ()
         if "audio" in streams:
-            read_sound(container, streams["audio"], first_s, last_s, sound)
-    num_segments = 0
-    if "video" in streams:
-        for at_s, fps, frames in read_pictures(
-            location, first_s, last_s, **dataclasses.asdict(settings)
-        ):
-            num_samples = round(len(frames) / fps * SAMPLE_RATE_HZ)
-            samples = sound.cut(round((at_s - origin_s) * SAMPLE_RATE_HZ), num_samples)
-            yield Segment(at_s - origin_s, fps, frames, samples)
-            num_segments += 1
+            chunks = read_sound(container, streams["audio"], first_s, last_s, origin_s)
+        sound = Sound(chunks)
+        num_segments = 0
+        if "video" in streams:
+            for found in read_pictures(
+                location, first_s, last_s, **dataclasses.asdict(settings)
+            ):
+                at_s = found.start_s - origin_s
+                num_samples = round(len(found.frames) / found.fps * SAMPLE_RATE_HZ)
+                samples = sound.cut(round(at_s * SAMPLE_RATE_HZ), num_samples)
+                yield Segment(at_s, found.fps, found.frames, samples, found.motion)
+                num_segments += 1
+        if num_segments == 0:
+            for start, samples in sound.segments(
+                round(start_s * SAMPLE_RATE_HZ),
+                math.inf if end_s is None else round(end_s * SAMPLE_RATE_HZ),
+                max(1, round(settings.segment_s * SAMPLE_RATE_HZ)),
+            ):
+                if len(samples):
+                    yield Segment(start / SAMPLE_RATE_HZ, 0.0, (), samples, 0.0)
+                    num_segments += 1
     if num_segments == 0:
-        for start, num_samples in sound.segments(first_s, last_s, settings.segment_s):
-            samples = sound.cut(start, num_samples)
-            yield Segment(start / SAMPLE_RATE_HZ, 0.0, (), samples)
-            num_segments += 1
-    if num_segments == 0:
-        if sound.fault is not None:
-            raise sound.fault
         raise RejectedError("empty", f"nothing to decode from {start_s:g} s on")

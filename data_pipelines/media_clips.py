@@ -155,19 +155,20 @@ def _waveforms(
             groups.append([first])
     for group in groups:
         low, high = max(group[0], 0), min(group[-1] + spec.num_samples, end)
-        sound = Sound(start_s)
         with open_media(location) as container:
-            read_sound(
-                container,
-                find_stream(container, "audio"),
-                start_s + low / SAMPLE_RATE_HZ,
-                start_s + high / SAMPLE_RATE_HZ,
-                sound,
+            sound = Sound(
+                read_sound(
+                    container,
+                    find_stream(container, "audio"),
+                    start_s + low / SAMPLE_RATE_HZ,
+                    start_s + high / SAMPLE_RATE_HZ,
+                    start_s,
+                )
             )
-        for first in group:
-            waveform = np.zeros(spec.num_samples, np.int16)
-            inside = slice(max(first, 0), min(first + spec.num_samples, end))
-            samples = sound.cut(inside.start, inside.stop - inside.start)
-            at = inside.start - first
-            waveform[at : at + len(samples)] = samples
-            yield waveform
+            for first in group:
+                waveform = np.zeros(spec.num_samples, np.int16)
+                inside = slice(max(first, 0), min(first + spec.num_samples, end))
+                samples = sound.cut(inside.start, inside.stop - inside.start)
+                at = inside.start - first
+                waveform[at : at + len(samples)] = samples
+                yield waveform

@@ -1,5 +1,6 @@
 """The pictures of a media file, upright and scaled: at a constant rate, at instants."""
 
+import dataclasses
 import io
 import math
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from data_pipelines.streams import (
+    MAX_GAP_S,
     RejectedError,
     decode_stream,
     find_stream,
@@ -23,6 +25,24 @@ MAX_DEFAULT_FPS = 30.0
 MIN_SEEK_S = 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """A segment of pictures.
+
+    Attributes:
+      start_s: on the file's own clock, seconds.
+      fps: pictures per second.
+      frames: one JPEG per picture.
+      motion: mean change from one picture to the next, in steps of 8-bit brightness;
+        0 for a single picture.
+    """
+
+    start_s: float
+    fps: float
+    frames: tuple[bytes, ...]
+    motion: float
+
+
 def read_pictures(
     location: str,
     first_s: float,
@@ -32,8 +52,8 @@ def read_pictures(
     segment_s: float,
     short_side: int,
     jpeg_quality: int,
-) -> Iterator[tuple[float, float, tuple[bytes, ...]]]:
-    """Segments of pictures: start on the file's own clock, rate, one JPEG per frame.
+) -> Iterator[Pictures]:
+    """Segments of pictures at a constant rate, upright and scaled.
 
     Args:
       location: a path or URL with pictures in it.
@@ -54,8 +74,9 @@ def read_pictures(
         fps = fps or min(source_fps, MAX_DEFAULT_FPS)
         length = max(1, round(segment_s * fps))
         scaled, encode = Scaler(short_side, enlarge=False), _JpegEncoder(jpeg_quality)
-        start_s = None
+        start_s = before = None
         jpegs: list[bytes] = []
+        changes: list[float] = []
         for at_s, frame in _at_constant_rate(
             _in_order_of_time(decode_stream(container, stream, first_s), source_fps),
             first_s,
@@ -64,13 +85,33 @@ def read_pictures(
             slack_s=_slack_s(max(fps, source_fps)),
         ):
             start_s = at_s if start_s is None else start_s
-            jpegs.append(encode(scaled(frame)))
+            picture = scaled(frame)
+            jpegs.append(encode(picture))
+            changes.append(_change(before, picture))
+            before = picture
             if len(jpegs) >= 1.5 * length:
-                yield start_s, fps, tuple(jpegs[:length])
+                motion = _motion(changes[:length])
+                yield Pictures(start_s, fps, tuple(jpegs[:length]), motion)
                 start_s += length / fps
-                del jpegs[:length]
+                del jpegs[:length], changes[:length]
         if jpegs:
-            yield start_s, fps, tuple(jpegs)
+            yield Pictures(start_s, fps, tuple(jpegs), _motion(changes))
+
+
+def _change(
+    before: UInt8[np.ndarray, "height width 3"] | None,
+    picture: UInt8[np.ndarray, "height width 3"],
+) -> float:
+    """Mean change of green, which is most of brightness, at every fourth pixel."""
+    if before is picture or before is None or before.shape != picture.shape:
+        return 0.0
+    step = np.s_[::4, ::4, 1]
+    return float(np.abs(picture[step].astype(np.int16) - before[step]).mean())
+
+
+def _motion(changes: list[float]) -> float:
+    """Mean of the changes within a segment; the first one leads into it."""
+    return float(np.mean(changes[1:])) if len(changes) > 1 else 0.0
 
 
 def pictures_at(
@@ -93,17 +134,16 @@ def pictures_at(
     scaled = Scaler(short_side, enlarge=True)
     slack_s = _slack_s(timeline.fps)
     can_seek = True
-    frames, ahead = iter(()), None
-    shown = None
+    shown = ahead = None
     for instant_s in instants_s:
         due_s = instant_s + slack_s
         key_s = timeline.key_frame(due_s) if can_seek else -math.inf
         if shown is None or (ahead is not None and key_s > ahead[0] + MIN_SEEK_S):
-            frames = _frames_from(location, key_s, 1 / timeline.fps)
+            frames = _frames_from(location, key_s, timeline.fps)
             shown, ahead = next(frames, None), next(frames, None)
             if shown is None or (shown[0] > due_s and key_s > timeline.start_s):
                 can_seek = False  # It led past the key frame: read from the start.
-                frames = _frames_from(location, -math.inf, 1 / timeline.fps)
+                frames = _frames_from(location, -math.inf, timeline.fps)
                 shown, ahead = next(frames, None), next(frames, None)
         while ahead is not None and ahead[0] <= due_s:
             shown, ahead = ahead, next(frames, None)
@@ -113,13 +153,13 @@ def pictures_at(
 
 
 def _frames_from(
-    location: str, from_s: float, period_s: float
+    location: str, from_s: float, fps: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """(time stamp, frame) in order of time, from a key frame on, or from the start."""
     with open_media(location) as container:
         stream = find_stream(container, "video")
         decoded = decode_stream(container, stream, from_s)
-        for at_s, _, frame in _in_order_of_time(decoded, 1 / period_s):
+        for at_s, _, frame in _in_order_of_time(decoded, fps):
             yield at_s, frame
 
 
@@ -134,12 +174,20 @@ def _in_order_of_time(
     """(start, end, frame); without frames whose time stamps run backwards.
 
     A frame without a time stamp starts where the one before ends; the first one, None.
+
+    Raises:
+      RejectedError: as `decode_stream`, or the time stamps jump ahead too far.
     """
     shown_s = until_s = None
     for frame in frames:
         at_s = until_s if frame.time is None else frame.time
         if shown_s is not None and at_s < shown_s:
             continue
+        if until_s is not None and at_s - until_s > MAX_GAP_S:
+            raise RejectedError(
+                "corrupt",
+                f"video stream jumps by {at_s - until_s:g} s at {until_s:.3f} s",
+            )
         duration_s = float((frame.duration or 0) * (frame.time_base or 0))
         shown_s, until_s = at_s, at_s + (duration_s or 1 / fps)
         yield shown_s, until_s, frame

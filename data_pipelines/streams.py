@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import av
 
+# Longer than this without a picture or a sound, the time stamps are not to be believed:
+# a few wrong bits would make years of still pictures.
+MAX_GAP_S = 600.0
+
 
 class RejectedError(Exception):
     """A source, or the rest of it, cannot be used.
