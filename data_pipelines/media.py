@@ -47,7 +47,8 @@ class Segment:
       frames: RGB JPEGs; frame i shows the instant `start_s + i / fps`.
       audio: mono at 16 kHz; sample i belongs to `start_s + i / 16000`. As long as the
         pictures, cut or filled with zeros; empty where the source has no sound here.
-      motion: mean change from one picture to the next, in steps of 8-bit brightness.
+      motion: mean change from one picture to the next, in steps of 8-bit brightness; NaN
+        without pictures.
     """
 
     start_s: float
@@ -102,7 +103,7 @@ def decode(
                 max(1, round(settings.segment_s * SAMPLE_RATE_HZ)),
             ):
                 if len(samples):
-                    yield Segment(start / SAMPLE_RATE_HZ, 0.0, (), samples, 0.0)
+                    yield Segment(start / SAMPLE_RATE_HZ, 0.0, (), samples, math.nan)
                     num_segments += 1
     if num_segments == 0:
         raise RejectedError("empty", f"nothing to decode from {start_s:g} s on")

@@ -3,52 +3,59 @@
 Examples:
   xdc prepare --folder=~/videos --out=data/videos
   xdc prepare --manifest=clips.csv --out=data/clips --short_side=128
-  xdc prepare --dataset=digits_tones --out=data/digits_tones
+  xdc prepare --dataset=ucf101 --data_dir=~/ucf101 --check
+  xdc prepare --dataset=ucf101 --data_dir=~/ucf101 --out=data/ucf101
 
 A manifest is a CSV file with a header: `path` (relative to the manifest, absolute, or
-a URL) and optionally `label`, `split` (default train), `start_s`, `end_s`, `fold`.
-Sound becomes mono at 16 kHz and starts at the instant of the first picture. A file
-without sound or without pictures is kept. A file that cannot be used is listed in
-OUT/rejected.csv with the reason, and the rest goes on.
+a URL) and optionally `label`, `split` (default train), `start_s`, `end_s`, `fold`,
+`partitions`. Sound becomes mono at 16 kHz and starts at the instant of the first
+picture. A file without sound or without pictures is kept. A file that cannot be used is
+listed in OUT/rejected.csv with the reason, and the rest goes on.
+
+Started again, it goes on with the shards that are missing; they are the same whatever
+it was killed in. OUT/prepared.json is written last.
+OUT/prepare_report.json counts what came of the files, and the clips that are silent,
+near-still, short, or duplicates; OUT/clips_SPLIT.csv has the measured values of each.
 
 Data sets: `digits_tones` and `av_digits` first make their media files, in OUT/media,
-where they stay: any player plays them. `av_digits` reads MNIST and FSDD from
---data_dir, `grid_words` its clips.
-
-The work is done in OUT.incomplete, which becomes OUT when it is finished.
+where they stay: any player plays them. All others are read from --data_dir; the
+docstring of data_pipelines/datasets/NAME.py says which files it expects there.
 """
 
-import collections
 import csv
 import dataclasses
+import io
+import itertools
+import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from etils import epath
 
-from data_pipelines import datasets, media, shards, sources, workers
-from data_pipelines.incomplete import clear, incomplete_dir
-from data_pipelines.manifest import Manifest, Row
-from data_pipelines.progress import Progress
-from data_pipelines.streams import RejectedError
+from data_pipelines import (
+    datasets,
+    media,
+    parts,
+    shard_writer,
+    shards,
+    sources,
+    workers,
+)
+from data_pipelines.beam import RUNNERS
+from data_pipelines.locked import locked
+from data_pipelines.manifest import Manifest
+from data_pipelines.quality import Counts, count
 from xdc_jax.errors import UserError
+from xdc_jax.files import write_atomically
 
 REJECTED_FILE = "rejected.csv"
-
-
-@dataclasses.dataclass
-class Counts:
-    """What came of the sources."""
-
-    sources: int = 0
-    clips: int = 0
-    media_s: float = 0.0
-    without_sound: int = 0
-    without_pictures: int = 0
-    rejected: int = 0
-    reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+MISSING_FILE = "missing.csv"
+REPORT_FILE = "prepare_report.json"
+REQUEST_FILE = "preparing.json"
 
 
 def define_flags() -> None:
@@ -58,12 +65,17 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "folder_labels", False, "With --folder: the first sub-folder is the label."
     )
-    flags.DEFINE_enum("dataset", None, sorted(datasets.BUILDERS), "Known data set.")
+    flags.DEFINE_enum(
+        "dataset", None, sorted(datasets.MADE | datasets.FOUND), "Known data set."
+    )
     flags.DEFINE_string("data_dir", None, "Where the files of --dataset lie.")
     flags.DEFINE_integer("num_train", None, "Training clips that --dataset makes.", 1)
     flags.DEFINE_integer("num_test", None, "Test clips that --dataset makes.", 1)
     flags.DEFINE_integer("seed", 0, "Seed of the clips that --dataset makes.")
-    flags.DEFINE_string("out", None, "Prepared directory to write.", required=True)
+    flags.DEFINE_bool(
+        "check", False, "Only say which files of --dataset are there; decode nothing."
+    )
+    flags.DEFINE_string("out", None, "Prepared directory to write; may be gs://...")
     flags.DEFINE_integer(
         "short_side", 128, "Shorter side, pixels; smaller ones are kept as they are.", 1
     )
@@ -82,88 +94,207 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "max_rejected", 0.1, "Largest share of files that may be rejected.", 0.0, 1.0
     )
-    flags.DEFINE_integer("records_per_shard", 256, "Records per TFRecord file.", 1)
+    flags.DEFINE_integer(
+        "rows_per_shard", 64, "Files, or rows of the manifest, per shard, at most.", 1
+    )
+    flags.DEFINE_float(
+        "time_limit_s",
+        workers.TIME_LIMIT_S,
+        "A file that gives no clip for so many seconds is rejected.",
+        0.1,
+    )
+    flags.DEFINE_enum(
+        "runner", None, RUNNERS, "Runs on Apache Beam instead of this machine's cores."
+    )
+    flags.DEFINE_list(
+        "runner_options", [], "Pipeline options of the runner: project=x,region=y,..."
+    )
 
 
 def main() -> None:
     """Prepares what the flags say."""
     args = flags.FLAGS
+    source = _source_of_flags(args)
+    if args.check:
+        return _check(args, source)
+    if not args.out:
+        raise UserError("Give --out, the prepared directory to write.")
+    if args.runner_options and not args.runner:
+        raise UserError("--runner_options goes with --runner only; leave it out.")
     prepare(
-        _source_of_flags(args),
-        Path(args.out).expanduser(),
+        source,
+        epath.Path(args.out).expanduser(),
         media.Settings(args.short_side, args.fps, args.segment_s, args.jpeg_quality),
         num_workers=args.num_workers or workers.available_cores(),
         max_rejected=args.max_rejected,
-        records_per_shard=args.records_per_shard,
+        rows_per_shard=args.rows_per_shard,
+        time_limit_s=args.time_limit_s,
+        runner=args.runner,
+        runner_options=args.runner_options,
     )
+    return None
 
 
 def prepare(
     source: sources.Source,
-    out_dir: Path,
+    out_dir: epath.PathLike,
     settings: media.Settings,
     *,
     num_workers: int,
     max_rejected: float = 0.1,
-    records_per_shard: int = 256,
+    rows_per_shard: int = 64,
+    time_limit_s: float = workers.TIME_LIMIT_S,
+    runner: str | None = None,
+    runner_options: Sequence[str] = (),
 ) -> None:
     """Decodes `source` into the prepared directory `out_dir`.
 
-    The shards are the same for every number of workers. A directory that already
-    holds the same preparation is left as it is.
+    The shards are the same for every number of workers, every runner, and however often
+    the work was interrupted. A directory that already holds the same preparation is
+    left as it is.
+
+    Args:
+      source: what to prepare.
+      out_dir: local, or a URL such as gs://...
+      settings: how media is stored.
+      num_workers: processes that decode, on this machine.
+      max_rejected: largest share of the sources that may be rejected.
+      rows_per_shard: rows of the manifest that are prepared together, at most.
+      time_limit_s: a file that gives no clip for so long is rejected.
+      runner: one of `beam.RUNNERS`; None uses worker processes of this machine.
+      runner_options: pipeline options, `name=value`.
 
     Raises:
       UserError: `out_dir` holds something else, no clip came out, or more than
         `max_rejected` of the sources were rejected; what was done is then kept, and
         the same call with a larger `max_rejected` takes it over.
+      OSError: the disk is full, or the like; finished parts are kept.
     """
+    out_dir = epath.Path(os.path.abspath(out_dir) if _is_local(out_dir) else out_dir)
     request = {
         **source.identity,
         **dataclasses.asdict(settings),
-        "records_per_shard": records_per_shard,
+        "rows_per_shard": rows_per_shard,
     }
     if _is_finished(out_dir, request):
+        _remove_parts(out_dir)
         print(f"{out_dir}: already prepared; nothing to do.")
         return
     start = time.monotonic()
-    out_dir = out_dir.absolute()
-    with incomplete_dir(out_dir) as work_dir:
-        summary_path = work_dir / shards.SUMMARY_FILE
-        if not (summary_path.exists() and _read_request(work_dir) == request):
-            clear(work_dir)
-            manifest = source.manifest(work_dir / "media")
-            _write(
-                manifest, work_dir, settings, num_workers, records_per_shard, request
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with locked(out_dir):
+        write_atomically(out_dir / REQUEST_FILE, json.dumps(request).encode())
+        manifest = source.manifest(Path(out_dir) / "media")
+        todo = planned = parts.plan(manifest, rows_per_shard)
+        if (out_dir / parts.PARTS_DIR).exists():
+            todo = [part for part in planned if not part.is_done(out_dir)]
+            print(
+                f"{out_dir}: going on; {len(planned) - len(todo)} of {len(planned)} "
+                "shards are there.",
+                flush=True,
             )
-        counts = Counts(**shards.read_summary(work_dir)["counts"])
-        _check_rejected(counts, max_rejected, work_dir)
-    print(_describe(counts, time.monotonic() - start, out_dir))
+        if todo and runner is None:
+            parts.write(todo, out_dir, settings, num_workers, time_limit_s)
+        elif todo:
+            from data_pipelines import beam
+
+            beam.write(todo, out_dir, settings, time_limit_s, runner, runner_options)
+        reports = _reports(planned, out_dir)
+        counts = _check_rejected(out_dir, manifest, reports, max_rejected)
+        summary = shard_writer.make_shards(out_dir, reports, manifest.class_names)
+        size = sum(path.stat().length for path in out_dir.glob("*.tfrecord-*"))
+        counts = dataclasses.replace(counts, bytes=size)
+        seconds = time.monotonic() - start
+        num_new = sum(len(part.rows) for part in todo)
+        report = {
+            **dataclasses.asdict(counts),
+            "files_of_this_start": num_new,
+            "seconds_of_this_start": round(seconds, 1),
+            "files_per_s": round(num_new / seconds, 2),
+        }
+        text = json.dumps(report, indent=1) + "\n"
+        write_atomically(out_dir / REPORT_FILE, text.encode())
+        shard_writer.write_summary(out_dir, {**summary, "request": request})
+        _remove_parts(out_dir)
+    print(
+        f"{counts.describe(out_dir)}, {seconds:.1f} s ({num_new / seconds:.1f} files/s)"
+    )
 
 
 def prepare_dataset(name: str, out_dir: str | Path, **options: Any) -> None:
     """Prepares a data set with default settings; `options` go to `dataset_source`."""
     prepare(
         sources.dataset_source(name, **options),
-        Path(out_dir),
+        out_dir,
         media.Settings(),
         num_workers=workers.available_cores(),
     )
 
 
-def decode_row(task: tuple[Row, media.Settings]) -> Iterator[media.Segment]:
-    """What a worker does: decodes one row of the manifest.
+Reports = dict[str, dict[epath.Path, shard_writer.PartReport]]
+
+
+def _reports(planned: Sequence[parts.Part], out_dir: epath.Path) -> Reports:
+    """Split -> path and report of each of its parts, in order."""
+    found: Reports = {}
+    for part in planned:
+        path = part.path(out_dir)
+        found.setdefault(part.split, {})[path] = shard_writer.read_report(path)
+    return found
+
+
+def _check_rejected(
+    out_dir: epath.Path, manifest: Manifest, reports: Reports, max_rejected: float
+) -> Counts:
+    """Writes the lists of what is rejected and missing; counts everything.
 
     Raises:
-      RejectedError: whatever goes wrong.
+      UserError: too much is rejected.
     """
-    row, settings = task
-    try:
-        yield from media.decode(row.location, row.start_s, row.end_s, settings)
-    except RejectedError:
-        raise
-    except Exception as error:  # One file must not end the job.
-        reason = f"{type(error).__name__}: {error}"
-        raise RejectedError("decoder failed", reason) from error
+    counts = count(manifest, reports)
+    found = itertools.chain.from_iterable(each.values() for each in reports.values())
+    rejected = itertools.chain.from_iterable(report.rejected for report in found)
+    _write_list(out_dir / REJECTED_FILE, ("path", "reason", "detail"), sorted(rejected))
+    if manifest.missing:
+        missing = [(path,) for path in manifest.missing]
+        _write_list(out_dir / MISSING_FILE, ("path",), missing)
+    where = out_dir / REJECTED_FILE
+    if counts.clips == 0:
+        raise UserError(
+            f"{counts.sources} files gave no clip: {counts.reasons_text}. See {where}."
+        )
+    share = counts.rejected / counts.sources
+    if share > max_rejected:
+        raise UserError(
+            f"{counts.rejected} of {counts.sources} files ({share:.1%}) were rejected, "
+            f"more than --max_rejected={max_rejected:g}: {counts.reasons_text}. See "
+            f"{where}. Mend the files; or give a larger --max_rejected, which takes "
+            "over what is done."
+        )
+    return counts
+
+
+def _check(args: flags.FlagValues, source: sources.Source) -> int:
+    """Says what there is of a data set; returns the exit status."""
+    if args.dataset not in datasets.FOUND:
+        raise UserError(
+            f"--check looks for the files of {', '.join(sorted(datasets.FOUND))}; give "
+            "one of these as --dataset."
+        )
+    manifest = source.manifest(Path())
+    listed = len(manifest.rows) + len(manifest.missing)
+    print(f"{args.dataset} in {args.data_dir}: {len(manifest.rows)} of {listed} files")
+    for split in manifest.splits:
+        rows = [row for row in manifest.rows if row.split == split]
+        classes = len({row.label for row in rows if row.label})
+        folds = len({row.fold for row in rows if row.fold >= 0})
+        print(f"  {split}: {len(rows)} files, {classes} classes, {folds} folds")
+    for what, found in (("missing", manifest.missing), ("bad", manifest.problems)):
+        for text in found[:10]:
+            print(f"  {what}: {text}")
+        if len(found) > 10:
+            print(f"  {what}: and {len(found) - 10} more")
+    return 1 if manifest.missing or manifest.problems else 0
 
 
 def _source_of_flags(args: flags.FlagValues) -> sources.Source:
@@ -191,94 +322,46 @@ def _source_of_flags(args: flags.FlagValues) -> sources.Source:
     )
 
 
-def _write(
-    manifest: Manifest,
-    work_dir: Path,
-    settings: media.Settings,
-    num_workers: int,
-    records_per_shard: int,
-    request: dict[str, Any],
+def _is_local(path: epath.PathLike) -> bool:
+    return "://" not in str(path)
+
+
+def _remove_parts(out_dir: epath.Path) -> None:
+    for path in (out_dir / parts.PARTS_DIR, out_dir / REQUEST_FILE):
+        if path.is_dir():
+            path.rmtree()
+        elif path.exists():
+            path.unlink()
+
+
+def _write_list(
+    path: epath.Path, header: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
-    """Decodes the rows of a manifest and finishes `work_dir`."""
-    from data_pipelines import shard_writer
-
-    writers = {
-        split: shard_writer.SplitWriter(work_dir, split, records_per_shard)
-        for split in manifest.splits
-    }
-    counts = Counts(sources=len(manifest.rows))
-    reasons: collections.Counter[str] = collections.Counter()
-    tasks = [(row, settings) for row in manifest.rows]
-    num_done = 0
-    with (
-        (work_dir / REJECTED_FILE).open(
-            "w", newline="", encoding="utf-8", errors="surrogateescape"
-        ) as rejected_file,
-        Progress(len(tasks), "file", "clips") as progress,
-    ):
-        rejected = csv.writer(rejected_file, lineterminator="\n")
-        rejected.writerow(("path", "reason", "detail"))
-        for event in workers.run_in_order(decode_row, tasks, num_workers):
-            row = manifest.rows[num_done]
-            match event:
-                case workers.Result(segment):
-                    record = _record(row, segment, manifest)
-                    writers[row.split].write(record)
-                    counts.clips += 1
-                    counts.media_s += record.duration_s
-                    counts.without_sound += len(record.audio) == 0
-                    counts.without_pictures += not record.frames
-                case workers.Failed(RejectedError() as error):
-                    reasons[error.reason] += 1
-                    rejected.writerow((row.path, error.reason, error.detail))
-                case workers.Crashed(how):
-                    reasons["decoder crashed"] += 1
-                    rejected.writerow((row.path, "decoder crashed", how))
-            num_done += not isinstance(event, workers.Result)
-            progress.update(num_done, counts.clips)
-    for writer in writers.values():
-        writer.close()
-    counts.reasons = dict(reasons)
-    counts.rejected = sum(reasons.values())
-    if counts.clips == 0:
-        raise UserError(
-            f"{counts.sources} files gave no clip: {_describe_reasons(counts)}. See "
-            f"{work_dir / REJECTED_FILE}."
-        )
-    shard_writer.write_metadata(
-        work_dir,
-        writers.values(),
-        manifest.class_names,
-        {"request": request, "counts": dataclasses.asdict(counts)},
-    )
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    # Surrogates stand for the bytes of names that are not UTF-8.
+    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
 
 
-def _record(row: Row, segment: media.Segment, manifest: Manifest) -> shards.Record:
-    return shards.Record(
-        video_id=row.path,
-        start_s=segment.start_s,
-        fps=segment.fps,
-        frames=segment.frames,
-        audio=segment.audio,
-        label=manifest.class_id(row),
-        fold=row.fold,
-    )
-
-
-def _is_finished(out_dir: Path, request: dict[str, Any]) -> bool:
-    """Whether `out_dir` holds what is asked for.
+def _is_finished(out_dir: epath.Path, request: dict[str, Any]) -> bool:
+    """Whether `out_dir` holds what is asked for; False where it holds a part of it.
 
     Raises:
       UserError: it holds something else.
     """
-    if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
-        return False
-    if not (out_dir / shards.SUMMARY_FILE).is_file():
+    state = "holds another preparation"
+    if (out_dir / shards.SUMMARY_FILE).exists():
+        found = shards.read_summary(out_dir)["request"]
+    elif (out_dir / REQUEST_FILE).exists():
+        found = json.loads((out_dir / REQUEST_FILE).read_text())
+        state = "holds an unfinished preparation of something else"
+    elif out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise UserError(
             f"{out_dir}: exists and is no prepared directory; expected a new name for "
             "--out. Choose another, or remove it."
         )
-    found = _read_request(out_dir)
+    else:
+        return False
     differing = sorted(
         key
         for key in found.keys() | request.keys()
@@ -289,40 +372,6 @@ def _is_finished(out_dir: Path, request: dict[str, Any]) -> bool:
             f"{key} is {found.get(key)}, not {request.get(key)}" for key in differing
         )
         raise UserError(
-            f"{out_dir}: holds another preparation ({listed}). Choose another --out, "
-            "or remove it."
+            f"{out_dir}: {state} ({listed}). Choose another --out, or remove it."
         )
-    return True
-
-
-def _read_request(data_dir: Path) -> dict[str, Any]:
-    return shards.read_summary(data_dir)["request"]
-
-
-def _check_rejected(counts: Counts, max_rejected: float, work_dir: Path) -> None:
-    share = counts.rejected / counts.sources
-    if share > max_rejected:
-        raise UserError(
-            f"{counts.rejected} of {counts.sources} files ({share:.1%}) were rejected, "
-            f"more than --max_rejected={max_rejected:g}: {_describe_reasons(counts)}. "
-            f"See {work_dir / REJECTED_FILE}. Mend the files; or give a larger "
-            "--max_rejected, which takes over what is done."
-        )
-
-
-def _describe_reasons(counts: Counts) -> str:
-    by_count = sorted(counts.reasons.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count} {reason}" for reason, count in by_count)
-
-
-def _describe(counts: Counts, seconds: float, out_dir: Path) -> str:
-    parts = [f"{counts.clips} clips of {counts.sources} files"]
-    if counts.without_sound:
-        parts.append(f"{counts.without_sound} without sound")
-    if counts.without_pictures:
-        parts.append(f"{counts.without_pictures} without pictures")
-    if counts.rejected:
-        parts.append(f"{counts.rejected} files rejected ({_describe_reasons(counts)})")
-    parts.append(f"{counts.media_s / 3600:.3f} hours of media")
-    parts.append(f"{seconds:.1f} s ({counts.clips / seconds:.1f} clips/s)")
-    return f"{out_dir}: {', '.join(parts)}"
+    return (out_dir / shards.SUMMARY_FILE).exists()

@@ -10,12 +10,15 @@ an index does not.
 
 import csv
 import dataclasses
+import hashlib
+import io
 import json
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float32, Int16, Int32
 
 from xdc_jax.errors import UserError
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SAMPLE_RATE_HZ = 16_000
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DATASET_NAME = "clips"
 SUMMARY_FILE = "prepared.json"
 INDEX_COLUMNS = (
@@ -36,6 +39,10 @@ INDEX_COLUMNS = (
     "num_samples",
     "label",
     "fold",
+    "partitions",
+    "motion",
+    "level_db",
+    "duplicate_of",
 )
 
 
@@ -52,6 +59,8 @@ class Record:
         where the source has no sound.
       label: class id, -1 where unlabelled.
       fold: cross-validation fold, -1 where none.
+      partitions: part in each of several official partitions, as in the manifest.
+      motion: see `SplitIndex`; it cannot be told from the JPEGs.
     """
 
     video_id: str
@@ -61,6 +70,8 @@ class Record:
     audio: Int16[np.ndarray, " samples"]
     label: int = -1
     fold: int = -1
+    partitions: str = ""
+    motion: float = math.nan
 
     @property
     def duration_s(self) -> float:
@@ -68,6 +79,23 @@ class Record:
         if self.frames:
             return len(self.frames) / self.fps
         return len(self.audio) / SAMPLE_RATE_HZ
+
+    @property
+    def level_db(self) -> float:
+        """Level of the sound, dB of full scale, -120 at least; NaN without sound."""
+        if not len(self.audio):
+            return math.nan
+        rms = float(np.sqrt(np.mean(np.square(self.audio, dtype=np.float64)))) / 2**15
+        return max(20 * math.log10(rms), -120.0) if rms else -120.0
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of pictures and sound: equal for exact duplicates."""
+        result = hashlib.blake2b(digest_size=16)
+        for content in (*self.frames, self.audio.tobytes()):
+            result.update(len(content).to_bytes(8, "little"))
+            result.update(content)
+        return result.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +112,13 @@ class SplitIndex:
       num_samples: number of 16 kHz samples, 0 where the source has no sound.
       label: class id, -1 where unlabelled.
       fold: cross-validation fold, -1 where none.
+      partitions: part (`train`, `test`, ...) in each of several official partitions,
+        joined by `/`; empty where there are none.
+      motion: mean change from one picture to the next, in steps of 8-bit brightness;
+        NaN without pictures.
+      level_db: level of the sound, dB of full scale; NaN without sound.
+      duplicate_of: first clip of the split with the same pictures and sound to the
+        bit, -1 if it is this one.
     """
 
     files: tuple[str, ...]
@@ -95,6 +130,10 @@ class SplitIndex:
     num_samples: Int32[np.ndarray, " clips"]
     label: Int32[np.ndarray, " clips"]
     fold: Int32[np.ndarray, " clips"]
+    partitions: np.ndarray
+    motion: Float32[np.ndarray, " clips"]
+    level_db: Float32[np.ndarray, " clips"]
+    duplicate_of: Int32[np.ndarray, " clips"]
 
     def __len__(self) -> int:
         return len(self.video_id)
@@ -150,19 +189,19 @@ def parse(serialized: "tf.Tensor") -> dict[str, "tf.Tensor"]:
     return record
 
 
-def read_summary(data_dir: str | Path) -> dict[str, Any]:
+def read_summary(data_dir: epath.PathLike) -> dict[str, Any]:
     """What `prepared.json` says of a finished prepared directory.
 
     Raises:
       UserError: the directory is missing, unfinished, or of another format version.
     """
-    path = Path(data_dir) / SUMMARY_FILE
+    path = epath.Path(data_dir) / SUMMARY_FILE
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"{data_dir}: found no {SUMMARY_FILE}, expected a directory that "
-            "`xdc prepare --out=DIR` has finished. Prepare it first."
+            "`xdc prepare --out=DIR` has finished. Prepare it first, or go on with it."
         ) from error
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}). Prepare again.") from error
@@ -174,13 +213,13 @@ def read_summary(data_dir: str | Path) -> dict[str, Any]:
     return summary
 
 
-def open_prepared(data_dir: str | Path) -> PreparedData:
+def open_prepared(data_dir: epath.PathLike) -> PreparedData:
     """Opens the index of a prepared directory, without TensorFlow.
 
     Raises:
       UserError: it is no finished prepared directory, or files of it are missing.
     """
-    data_dir = Path(data_dir)
+    data_dir = epath.Path(data_dir)
     summary = read_summary(data_dir)
     lengths = _shard_lengths(data_dir)
     return PreparedData(
@@ -194,7 +233,7 @@ def open_prepared(data_dir: str | Path) -> PreparedData:
     )
 
 
-def _shard_lengths(data_dir: Path) -> dict[str, tuple[int, ...]]:
+def _shard_lengths(data_dir: epath.Path) -> dict[str, tuple[int, ...]]:
     """Returns the number of records of each shard of each split, as TFDS stores it."""
     path = data_dir / "dataset_info.json"
     try:
@@ -208,19 +247,20 @@ def _shard_lengths(data_dir: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read_index(
-    data_dir: Path, split: str, files: Sequence[str], shard_lengths: tuple[int, ...]
+    data_dir: epath.Path,
+    split: str,
+    files: Sequence[str],
+    shard_lengths: tuple[int, ...],
 ) -> SplitIndex:
     index_path = data_dir / f"clips_{split}.csv"
     for path in (index_path, *(data_dir / name for name in files)):
-        if not path.is_file():
+        if not path.exists():
             raise UserError(
                 f"{path}: listed in {data_dir / SUMMARY_FILE} but missing. Copy the "
                 "whole directory, or prepare it again."
             )
-    with index_path.open(
-        newline="", encoding="utf-8", errors="surrogateescape"
-    ) as file:
-        rows = list(csv.DictReader(file))
+    text = index_path.read_bytes().decode(errors="surrogateescape")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     column = {name: [row[name] for row in rows] for name in INDEX_COLUMNS}
     if column["clip_id"] != [str(i) for i in range(len(rows))]:
         raise UserError(
@@ -237,4 +277,8 @@ def _read_index(
         num_samples=np.array(column["num_samples"], dtype=np.int32),
         label=np.array(column["label"], dtype=np.int32),
         fold=np.array(column["fold"], dtype=np.int32),
+        partitions=np.array(column["partitions"], dtype=str),
+        motion=np.array(column["motion"], dtype=np.float32),
+        level_db=np.array(column["level_db"], dtype=np.float32),
+        duplicate_of=np.array(column["duplicate_of"], dtype=np.int32),
     )

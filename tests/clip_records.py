@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import PIL.Image
+from etils import epath
 
 from data_pipelines import shard_writer, shards
 from data_pipelines.clips import ClipSpec
@@ -42,15 +43,21 @@ def make_record(rng, name, num_frames=9, samples=14_400, size=(16, 20), label=-1
 
 
 def write(folder, splits, class_names=(), records_per_shard=7):
-    folder.mkdir(exist_ok=True)
-    writers = []
+    """Writes split -> records as a prepared directory, and opens it."""
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    reports = {}
     for split, records in splits.items():
-        writer = shard_writer.SplitWriter(folder, split, records_per_shard)
-        for record in records:
-            writer.write(record)
-        writer.close()
-        writers.append(writer)
-    shard_writer.write_metadata(folder, writers, list(class_names), {})
+        records = list(records)
+        reports[split] = {}
+        for start in range(0, len(records), records_per_shard):
+            path = epath.Path(folder) / "parts" / f"{split}-{start:05d}"
+            writer = shard_writer.PartWriter(path)
+            for record in records[start : start + records_per_shard]:
+                writer.write(record)
+            writer.close()
+            reports[split][path] = shard_writer.read_report(path)
+    summary = shard_writer.make_shards(epath.Path(folder), reports, tuple(class_names))
+    shard_writer.write_summary(epath.Path(folder), summary)
     return shards.open_prepared(folder)
 
 

@@ -1,17 +1,22 @@
 import csv
 import dataclasses
 import io
+import itertools
+import json
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import manifest, media, prepare, progress, shards, sources
+from data_pipelines import manifest, media, parts, prepare, progress, shards, sources
 from tests.media_files import numbered_pictures, write_media
 from xdc_jax.errors import UserError
 
@@ -39,7 +44,7 @@ def folder(tmp_path_factory):
 
 
 def run(source, out_dir, **options):
-    options = {"num_workers": 2, "max_rejected": 1.0, "records_per_shard": 4} | options
+    options = {"num_workers": 2, "max_rejected": 1.0, "rows_per_shard": 3} | options
     prepare.prepare(source, out_dir, SETTINGS, **options)
     return shards.open_prepared(out_dir)
 
@@ -48,6 +53,13 @@ def run(source, out_dir, **options):
 def prepared(folder, tmp_path_factory):
     out_dir = tmp_path_factory.mktemp("prepared") / "data"
     return run(sources.folder_source(folder, folder_labels=True), out_dir)
+
+
+def contents(out_dir):
+    """Name -> bytes of every file but the report, which has times in it."""
+    found = {path.name: path.read_bytes() for path in Path(out_dir).iterdir()}
+    found.pop("prepare_report.json")
+    return found
 
 
 def rejections(out_dir):
@@ -84,7 +96,7 @@ def test_records_are_those_of_the_files_in_order(prepared):
         (10, "dog/e.mkv", 0.0, 5, 0, 1),
         (11, "f.wav", 0.0, 0, 8_000, -1),
     ]
-    assert builder.info.splits["train"].shard_lengths == [4, 4, 4]
+    assert builder.info.splits["train"].shard_lengths == [3, 8, 1]
     assert prepared.class_names == ("cat", "dog")
 
 
@@ -93,15 +105,26 @@ def test_rejections_and_counts_are_kept(prepared):
         ("bad.mp4", "unreadable"),
         ("empty.mp4", "unreadable"),
     ]
-    counts = shards.read_summary(prepared.data_dir)["counts"]
-    assert counts == {
+    report = json.loads((Path(prepared.data_dir) / "prepare_report.json").read_text())
+    assert report.pop("seconds_of_this_start") > 0
+    assert report.pop("files_per_s") > 0
+    size = sum(path.stat().st_size for path in Path(prepared.data_dir).glob("*.tf*"))
+    assert report == {
         "sources": 8,
-        "clips": 12,
-        "media_s": pytest.approx(11.0),
-        "without_sound": 1,
-        "without_pictures": 1,
+        "missing": 0,
+        "bad_rows": 0,
         "rejected": 2,
         "reasons": {"unreadable": 2},
+        "clips": 12,
+        "media_hours": pytest.approx(11.0 / 3600),
+        "bytes": size,
+        "without_sound": 1,
+        "without_pictures": 1,
+        "silent": 2,  # the samples of a.mkv are zeros, those of f.wav ones
+        "near_still": 0,
+        "short": 0,
+        "duplicates": 0,
+        "files_of_this_start": 8,
     }
 
 
@@ -110,11 +133,7 @@ def test_the_number_of_workers_changes_nothing(folder, prepared, tmp_path, num_w
     source = sources.folder_source(folder, folder_labels=True)
     again = run(source, tmp_path / "data", num_workers=num_workers)
     assert again.fingerprint == prepared.fingerprint
-    names = sorted(os.listdir(prepared.data_dir))
-    assert sorted(os.listdir(again.data_dir)) == names
-    for name in names:
-        ours = Path(again.data_dir, name).read_bytes()
-        assert ours == Path(prepared.data_dir, name).read_bytes(), name
+    assert contents(again.data_dir) == contents(prepared.data_dir)
 
 
 def test_the_same_request_is_done_already_another_is_refused(folder, prepared, capsys):
@@ -122,8 +141,8 @@ def test_the_same_request_is_done_already_another_is_refused(folder, prepared, c
     out_dir = Path(prepared.data_dir)
     run(source, out_dir, num_workers=1)
     assert "already prepared" in capsys.readouterr().out
-    with pytest.raises(UserError, match="records_per_shard is 4, not 5"):
-        run(source, out_dir, records_per_shard=5)
+    with pytest.raises(UserError, match="rows_per_shard is 3, not 5"):
+        run(source, out_dir, rows_per_shard=5)
     with pytest.raises(UserError, match="rows is"):
         run(sources.folder_source(folder, folder_labels=False), out_dir)
     with pytest.raises(UserError, match="no prepared directory"):
@@ -138,24 +157,22 @@ def test_too_many_rejections_fail_and_nothing_done_is_lost(
     out_dir = tmp_path / "data"
     with pytest.raises(UserError, match=r"1 of 2 files \(50.0%\).*1 missing") as error:
         run(source, out_dir, max_rejected=0.4)
-    assert str(tmp_path / "data.incomplete" / "rejected.csv") in str(error.value)
-    assert not out_dir.exists()
-    monkeypatch.setattr(prepare, "_write", None)  # It must not be decoded again.
+    assert str(out_dir / "rejected.csv") in str(error.value)
+    with pytest.raises(UserError, match=r"no prepared\.json"):
+        shards.open_prepared(out_dir)
+    monkeypatch.setattr(parts, "write", None)  # It must not be decoded again.
     assert len(run(source, out_dir, max_rejected=0.5).splits["train"]) == 1
     assert rejections(out_dir) == [("missing.mp4", "missing")]
-    assert not (tmp_path / "data.incomplete").exists()
+    assert "parts" not in os.listdir(out_dir)
 
 
-def test_an_interrupted_preparation_starts_over(folder, tmp_path):
-    work_dir = tmp_path / "data.incomplete"
-    (work_dir / "media").mkdir(parents=True)
-    (work_dir / "incomplete-train-00000").write_bytes(b"half")
-    with pytest.raises(UserError, match="no prepared"):
-        shards.open_prepared(work_dir)
-    (tmp_path / "m.csv").write_text(f"path,split\n{folder}/cat/a.mkv,test\n")
-    result = run(sources.manifest_source(tmp_path / "m.csv"), tmp_path / "data")
-    assert set(result.splits) == {"test"}
-    assert not any("incomplete" in name for name in os.listdir(result.data_dir))
+def test_an_unfinished_preparation_is_not_mixed_with_another(folder, tmp_path):
+    (tmp_path / "m.csv").write_text(f"path\n{folder}/cat/a.mkv\nmissing.mp4\n")
+    source = sources.manifest_source(tmp_path / "m.csv")
+    with pytest.raises(UserError, match="rejected"):
+        run(source, tmp_path / "data", max_rejected=0.1)
+    with pytest.raises(UserError, match="unfinished .*rows_per_shard is 3, not 7"):
+        run(source, tmp_path / "data", rows_per_shard=7)
 
 
 def test_nothing_usable_is_an_error(tmp_path):
@@ -163,27 +180,32 @@ def test_nothing_usable_is_an_error(tmp_path):
     source = sources.folder_source(tmp_path, folder_labels=False)
     with pytest.raises(UserError, match="1 files gave no clip: 1 unreadable"):
         run(source, tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+    with pytest.raises(UserError, match="1 files gave no clip"):  # once more
+        run(source, tmp_path / "data")
 
 
 def crash_on_b(task):
-    """Decodes a row; dies at b.mkv, and fails at c.mkv in an unforeseen way."""
+    """Decodes a row; dies at b.mkv, fails at c.mkv in an unforeseen way, hangs in d."""
     row, _ = task
     if row.path == "cat/b.mkv":
         os.kill(os.getpid(), signal.SIGSEGV)
     if row.path == "dog/c.mkv":
         row = dataclasses.replace(row, start_s="zero")
-    yield from prepare.decode_row((row, SETTINGS))
+    if row.path == "dog/d.mkv":
+        yield from itertools.islice(parts.decode_row((row, SETTINGS)), 1)
+        time.sleep(60)
+    yield from parts.decode_row((row, SETTINGS))
 
 
 def test_a_crash_of_the_decoder_costs_one_file(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "decode_row", crash_on_b)
+    monkeypatch.setattr(parts, "decode_row", crash_on_b)
     source = sources.folder_source(folder, folder_labels=True)
-    result = run(source, tmp_path / "data")
+    result = run(source, tmp_path / "data", time_limit_s=3.0)
     assert ("cat/b.mkv", "decoder crashed") in rejections(result.data_dir)
     assert ("dog/c.mkv", "decoder failed") in rejections(result.data_dir)
-    names = result.splits["train"].video_id.tolist()
-    assert set(names) == {"cat/a.mkv", "dog/d.mkv", "dog/e.mkv", "f.wav"}
+    assert ("dog/d.mkv", "time limit") in rejections(result.data_dir)
+    names = result.splits["train"].video_id.tolist()  # d.mkv gave one clip in time
+    assert names == ["cat/a.mkv", "dog/d.mkv", "dog/e.mkv", "f.wav"]
 
 
 def test_a_manifest_gives_splits_labels_folds_and_intervals(real_data, tmp_path):
@@ -225,6 +247,8 @@ def test_pictures_survive_preparation(prepared):
     ("flags", "message"),
     [
         ([], "found no source"),
+        (["--dataset=av_digits", "--check"], "--check looks for the files of"),
+        (["--folder=x", "--runner_options=a=b"], "x: expected a folder"),
         (["--folder=x", "--dataset=grid_words"], "exactly one of"),
         (["--folder=/nowhere"], "/nowhere: expected a folder"),
         (["--manifest=/nowhere.csv"], "/nowhere.csv: cannot open"),
@@ -263,3 +287,73 @@ def test_the_manifest_decides_not_the_order_of_its_rows(folder, tmp_path):
         fingerprints.add(result.fingerprint)
     assert len(fingerprints) == 1
     assert manifest.read_manifest(tmp_path / "0.csv").class_names == ("x", "y")
+
+
+def start(folder, out_dir, *flags, **options):
+    command = [sys.executable, "-m", "xdc_jax", "prepare", f"--folder={folder}"]
+    command += [f"--out={out_dir}", "--rows_per_shard=8", *flags]
+    return subprocess.Popen(command, cwd=PROJECT, start_new_session=True, **options)
+
+
+@pytest.fixture(scope="module")
+def words(real_data, tmp_path_factory):
+    """A folder of 60 real clips, and what a preparation makes of it."""
+    folder = tmp_path_factory.mktemp("words")
+    for path in sorted((real_data / "grid_words" / "clips").iterdir())[::50]:
+        (folder / path.name).symlink_to(path)
+    undisturbed = tmp_path_factory.mktemp("undisturbed") / "data"
+    assert start(folder, undisturbed).wait() == 0
+    return folder, contents(undisturbed)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+    words, tmp_path, num_workers
+):
+    folder, expected = words
+    moments = random.Random(num_workers)
+    num_killed = 0
+    while num_killed < 4:
+        process = start(folder, tmp_path / "data", f"--num_workers={num_workers}")
+        while not (tmp_path / "data").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 6.0))
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        num_killed += 1
+    assert num_killed
+    assert start(folder, tmp_path / "data").wait() == 0
+    assert contents(tmp_path / "data") == expected
+
+
+def test_a_full_disk_is_said_and_finished_parts_stay(words, tmp_path):
+    """No file may grow beyond 1.5 MB; one part is larger, others are not."""
+    folder, expected = words
+    big = tmp_path / "media"
+    big.mkdir()
+    for path in folder.iterdir():
+        (big / path.name).symlink_to(path.resolve())
+    path = sorted(big.iterdir())[20]
+    path.unlink()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 240, 320), np.uint8)
+    write_media(path, pictures=noise)
+    process = start(
+        big,
+        tmp_path / "data",
+        "--num_workers=1",
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000,) * 2),
+    )
+    _, stderr = process.communicate()
+    assert process.returncode == 2
+    assert "train-00002.tfrecord: cannot be written" in stderr
+    assert "File too large" in stderr
+    assert "Traceback" not in stderr
+    done = sorted(path.name for path in (tmp_path / "data" / "parts").glob("*.json"))
+    assert done == ["train-00000.tfrecord.json", "train-00001.tfrecord.json"]
+    assert start(big, tmp_path / "data").wait() == 0
+    first = "clips-train.tfrecord-00000-of-00008"
+    assert contents(tmp_path / "data")[first] == expected[first]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import shard_writer, shards
+from data_pipelines import shards
+from tests import clip_records
 from xdc_jax.errors import UserError
 
 
@@ -35,15 +36,9 @@ def records(count):
 
 
 def write(out_dir, count=7, records_per_shard=3):
-    out_dir.mkdir()
-    writers = []
-    for split in ("test", "train", "unused"):
-        writer = shard_writer.SplitWriter(out_dir, split, records_per_shard)
-        for record in records({"test": 2, "train": count, "unused": 0}[split]):
-            writer.write(record)
-        writer.close()
-        writers.append(writer)
-    shard_writer.write_metadata(out_dir, writers, ["cat", "dog"], {"note": "x"})
+    counts = {"test": 2, "train": count, "unused": 0}
+    splits = {split: records(number) for split, number in counts.items()}
+    clip_records.write(out_dir, splits, ["cat", "dog"], records_per_shard)
     return out_dir
 
 
@@ -122,11 +117,8 @@ def test_the_fingerprint_follows_the_content(data_dir, tmp_path):
 def test_unlabelled_data_is_readable(tmp_path):
     import tensorflow_datasets as tfds
 
-    writer = shard_writer.SplitWriter(tmp_path, "train", 10)
     (record,) = records(1)
-    writer.write(dataclasses.replace(record, label=-1))
-    writer.close()
-    shard_writer.write_metadata(tmp_path, [writer], [], {})
+    clip_records.write(tmp_path, {"train": [dataclasses.replace(record, label=-1)]})
     dataset = tfds.builder_from_directory(str(tmp_path)).as_dataset(split="train")
     assert [example["label"].numpy() for example in dataset] == [-1]
 
@@ -140,7 +132,7 @@ def test_what_is_no_prepared_directory_is_named(tmp_path):
     with pytest.raises(UserError, match="not valid JSON"):
         shards.open_prepared(tmp_path)
     (tmp_path / "prepared.json").write_text('{"format_version": 99}')
-    with pytest.raises(UserError, match="format_version is 99, expected 1"):
+    with pytest.raises(UserError, match="format_version is 99, expected 2"):
         shards.open_prepared(tmp_path)
 
 

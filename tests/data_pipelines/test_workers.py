@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import pytest
 
@@ -16,6 +17,8 @@ def count_to(task):
         os.kill(os.getpid(), signal.SIGKILL)
     if end == "exit":
         os._exit(3)
+    if end == "hang":
+        time.sleep(60)
 
 
 def expected_events(tasks):
@@ -23,6 +26,7 @@ def expected_events(tasks):
         "": workers.Finished(),
         "kill": workers.Crashed("worker process ended by SIGKILL"),
         "exit": workers.Crashed("worker process ended with exit code 3"),
+        "hang": workers.Crashed("nothing within 1 s", "time limit"),
     }
     for n, end in tasks:
         yield from (workers.Result(i) for i in range(n))
@@ -37,11 +41,30 @@ def test_events_come_in_order_and_a_crash_costs_one_task(num_workers):
         (300, ""),
         (2, "kill"),
         (1, "exit"),
+        (2, "hang"),
         (0, ""),
         (1, ""),
     ]
-    events = list(workers.run_in_order(count_to, tasks, num_workers))
+    events = list(workers.run_in_order(count_to, tasks, num_workers, 1.0))
     assert events == list(expected_events(tasks))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_lists_are_run_side_by_side_their_tasks_in_order(num_workers):
+    lists = [
+        [(3, ""), (1, "kill"), (2, "")],
+        [(200, "")],
+        [(0, "exit"), (2, "hang"), (1, "")],
+        [(1, "")] * 4,
+    ]
+    found = [[] for _ in lists]
+    for index, place, event in workers.run_lists(count_to, lists, num_workers, 1.0):
+        found[index].append((place, event))
+    for tasks, events in zip(lists, found, strict=True):
+        assert [event for _, event in events] == list(expected_events(tasks))
+        places = [place for place, _ in events]
+        assert places == sorted(places)
+        assert set(places) == set(range(len(tasks)))
 
 
 def test_an_exception_is_handed_over():
