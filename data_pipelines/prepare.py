@@ -119,6 +119,10 @@ def main() -> None:
         return _check(args, source)
     if not args.out:
         raise UserError("Give --out, the prepared directory to write.")
+    if args.dataset in datasets.MADE and not _is_local(args.out):
+        raise UserError(
+            f"--dataset={args.dataset} makes media files in --out: give a local one."
+        )
     if args.runner_options and not args.runner:
         raise UserError("--runner_options goes with --runner only; leave it out.")
     prepare(
