@@ -10,7 +10,8 @@ from pathlib import Path
 
 from xdc_jax.errors import UserError
 
-COLUMNS = ("path", "label", "split", "start_s", "end_s", "fold")
+COLUMNS = ("path", "label", "split", "start_s", "end_s", "fold", "partitions")
+_PARTS = re.compile(r"(train|test|val|-)(/(train|test|val|-))*")
 
 # Containers that FFmpeg opens and that people keep video or sound in.
 # fmt: off
@@ -35,6 +36,9 @@ class Row:
       start_s: start of the interval in the source, seconds.
       end_s: end of the interval, seconds; None is the end of the source.
       fold: cross-validation fold, -1 where none.
+      partitions: the part that the source has in each of several official partitions
+        of the data set, such as `train/test/-` for split files 1, 2 and 3, where `-`
+        is neither; empty where there are none.
     """
 
     path: str
@@ -44,6 +48,7 @@ class Row:
     start_s: float = 0.0
     end_s: float | None = None
     fold: int = -1
+    partitions: str = ""
 
     @property
     def order(self) -> tuple[str, float, float]:
@@ -59,16 +64,37 @@ class Manifest:
       rows: sorted by path, then start; every order of the same rows in a file gives
         the same manifest.
       class_names: sorted; the label of a record is an index into it.
+      missing: sorted paths, as expected, of files that the data set lists and that
+        are not there.
+      problems: what is wrong with a list, `FILE, line N: found ..., expected ...`.
     """
 
     rows: tuple[Row, ...]
     class_names: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> "Manifest":
-        """Sorts rows and collects their class names."""
+    def of(
+        cls,
+        rows: Iterable[Row],
+        *,
+        class_names: Iterable[str] = (),
+        missing: Iterable[str] = (),
+        problems: Iterable[str] = (),
+    ) -> "Manifest":
+        """Sorts rows and collects their class names.
+
+        Args:
+          rows: in any order.
+          class_names: classes of the data set, whether or not a row has them: ids then
+            do not depend on which files are there.
+          missing: in any order.
+          problems: in the order to report them in.
+        """
         rows = tuple(sorted(rows, key=lambda row: row.order))
-        return cls(rows, tuple(sorted({row.label for row in rows if row.label})))
+        names = {row.label for row in rows if row.label}.union(class_names)
+        return cls(rows, tuple(sorted(names)), tuple(sorted(missing)), tuple(problems))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -84,7 +110,7 @@ def read_manifest(manifest_path: str | Path) -> Manifest:
     """Reads a CSV manifest; whether the listed files exist is not looked at.
 
     Columns (the header is required): `path`, and optionally `label`, `split`
-    (default `train`), `start_s`, `end_s` (seconds), `fold`.
+    (default `train`), `start_s`, `end_s` (seconds), `fold`, `partitions`.
 
     Raises:
       UserError: no such file, unknown or missing column, no rows, a row without a
@@ -115,6 +141,7 @@ def read_manifest(manifest_path: str | Path) -> Manifest:
             f"{manifest_path}: the manifest has a header but no rows; expected one "
             "row per file."
         )
+    _check_partitions(manifest_path, numbered)
     seen: dict[tuple[str, float, float], int] = {}
     for line, row in numbered:
         first = seen.setdefault(row.order, line)
@@ -188,6 +215,18 @@ def _check_header(manifest_path: Path, header: Iterable[str] | None) -> None:
         )
 
 
+def _check_partitions(manifest_path: Path, numbered: list[tuple[int, Row]]) -> None:
+    """Checks that all rows tell of as many partitions."""
+    given = [(line, row.partitions) for line, row in numbered if row.partitions]
+    for line, partitions in given:
+        first_line, first = given[0]
+        if partitions.count("/") != first.count("/"):
+            raise UserError(
+                f"{manifest_path}, line {line}: partitions is {partitions!r}, expected "
+                f"as many parts as in line {first_line} ({first!r}). Correct the row."
+            )
+
+
 def _parse_row(manifest_path: Path, line: int, cells: dict[str, str | None]) -> Row:
     def fail(column: str, expected: str) -> UserError:
         return UserError(
@@ -206,15 +245,18 @@ def _parse_row(manifest_path: Path, line: int, cells: dict[str, str | None]) -> 
     split = cell.get("split") or "train"
     if not re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII):
         raise fail("split", "letters, digits and underscores, such as train or test_1")
-    start_s = _seconds(cell.get("start_s") or "0")
+    start_s = parse_seconds(cell.get("start_s") or "0")
     if start_s is None:
         raise fail("start_s", "seconds, 0 or more")
-    end_s = _seconds(cell["end_s"]) if cell.get("end_s") else None
+    end_s = parse_seconds(cell["end_s"]) if cell.get("end_s") else None
     if cell.get("end_s") and (end_s is None or end_s <= start_s):
         raise fail("end_s", f"seconds, more than start_s ({start_s:g})")
     fold = cell.get("fold") or "-1"
     if not re.fullmatch(r"\d+|-1", fold):
         raise fail("fold", "a whole number, 0 or more, or -1 for none")
+    partitions = cell.get("partitions", "")
+    if partitions and not _PARTS.fullmatch(partitions):
+        raise fail("partitions", "train, test, val or -, joined by /: train/test/-")
     return Row(
         path=cell["path"],
         location=_locate(manifest_path, cell["path"]),
@@ -223,10 +265,12 @@ def _parse_row(manifest_path: Path, line: int, cells: dict[str, str | None]) -> 
         start_s=start_s,
         end_s=end_s,
         fold=int(fold),
+        partitions=partitions,
     )
 
 
-def _seconds(text: str) -> float | None:
+def parse_seconds(text: str) -> float | None:
+    """A time from 0 on; None where the text is none."""
     try:
         value = float(text)
     except ValueError:

@@ -1,54 +1,36 @@
-"""GRID words: one spoken word per clip, the mouth of one speaker (18 words)."""
+"""GRID words: one spoken word per clip, the mouth of one speaker (18 words).
 
-import csv
+The list is manifest.csv (columns `file`, `label` and `split`, of others no use is made)
+and the clips are where it says. Listed clips without a file are missing.
+"""
+
 from pathlib import Path
 
-from data_pipelines.manifest import Manifest, Row
-from xdc_jax.errors import UserError
+from data_pipelines.datasets.collection import Collection
+from data_pipelines.manifest import Manifest
 
 
-def build(
-    media_dir: Path,
-    *,
-    data_dir: str | None,
-    num_train: int | None,
-    num_test: int | None,
-    seed: int,
-    num_workers: int,
-) -> Manifest:
-    """The clips as they are; `manifest.csv` names file, label and split.
+def build(data_dir: Path, seed: int) -> Manifest:
+    """The clips as they are; `seed` has no effect.
 
     Raises:
-      UserError: no data_dir, not the folder of the data set, or a size is given.
+      UserError: no list, or no clip.
     """
-    del media_dir, seed, num_workers  # The clips exist and are all taken.
-    if num_train is not None or num_test is not None:
-        raise UserError(
-            "--num_train and --num_test are for data sets that are made; grid_words "
-            "has fixed splits. Leave them out."
+    del seed
+    collection = Collection(data_dir, "GRID words: manifest.csv and clips/")
+    list_path = collection.root / "manifest.csv"
+    if "manifest.csv" not in collection.files:
+        raise collection.lacks("manifest.csv")
+    files = set(collection.media)
+    class_names = set()
+    for line, row in collection.table(list_path, "file", "label", "split"):
+        if row["split"] not in ("train", "test") or not row["label"]:
+            found = f"label {row['label']!r} and split {row['split']!r}"
+            collection.problem(line, found, "a word, and train or test")
+            continue
+        class_names.add(row["label"])
+        path = row["file"] if row["file"] in files else None
+        collection.add_listed(
+            line, path, row["file"], label=row["label"], split=row["split"]
         )
-    if data_dir is None:
-        raise UserError("grid_words: give --data_dir, the folder with manifest.csv.")
-    manifest_path = Path(data_dir) / "manifest.csv"
-    if not manifest_path.is_file():
-        raise UserError(
-            f"{manifest_path}: not found; expected --data_dir to be the folder of GRID "
-            "words with manifest.csv and clips/."
-        )
-    with manifest_path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {"file", "label", "split"} - set(reader.fieldnames or ())
-        if missing:
-            raise UserError(
-                f"{manifest_path}: has no column {', '.join(sorted(missing))}; "
-                "expected the manifest that comes with GRID words."
-            )
-        return Manifest.of(
-            Row(
-                path=cells["file"],
-                location=str(Path(data_dir) / cells["file"]),
-                label=cells["label"],
-                split=cells["split"],
-            )
-            for cells in reader
-        )
+    return collection.manifest(class_names)

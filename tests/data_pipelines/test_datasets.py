@@ -20,7 +20,7 @@ KEYPAD_HZ = {
 
 def build(name, media_dir, **options):
     defaults = {"data_dir": None, "num_train": None, "num_test": None, "seed": 0}
-    return datasets.BUILDERS[name](media_dir, **defaults | options, num_workers=2)
+    return datasets.MADE[name](media_dir, **defaults | options, num_workers=2)
 
 
 def content(path):
@@ -147,22 +147,9 @@ def test_a_take_keeps_its_samples():
     assert len(av_digits.place(np.full(20_000, 9, np.int16), 16_000, rng)) == 16_000
 
 
-def test_grid_words_are_taken_as_they_are(real_data, tmp_path):
-    result = build("grid_words", tmp_path, data_dir=str(real_data / "grid_words"))
-    splits = collections.Counter(row.split for row in result.rows)
-    assert splits == {"train": 2_400, "test": 600}
-    assert len(result.class_names) == 18
-    row = next(row for row in result.rows if row.path == "clips/bbaf2n_1_blue.mkv")
-    assert (row.label, row.split) == ("blue", "train")
-    assert len(content(row.location).frames) == 16
-
-
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("grid_words", {}, "give --data_dir"),
-        ("grid_words", {"data_dir": "/nowhere"}, "manifest.csv: not found"),
-        ("grid_words", {"data_dir": "/", "num_test": 3}, "fixed splits"),
         ("av_digits", {}, "give --data_dir"),
         ("av_digits", {"data_dir": "/nowhere"}, "fsdd: found 0 training"),
         ("digits_tones", {"data_dir": "/nowhere"}, "needs no --data_dir"),

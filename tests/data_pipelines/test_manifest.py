@@ -14,11 +14,11 @@ def write(path, text):
 def test_reads_all_columns_sorted_by_path_and_start(tmp_path):
     path = write(
         tmp_path / "m.csv",
-        "path,label,split,start_s,end_s,fold\n"
-        "b.mp4,dog,test,0,2.5,1\n"
-        "a.mp4,cat,,10,12,\n"
-        '"a, too.mp4",,train,,,-1\n'
-        "a.mp4,cat,train,2,,0\n",
+        "path,label,split,start_s,end_s,fold,partitions\n"
+        "b.mp4,dog,test,0,2.5,1,train/test/-\n"
+        "a.mp4,cat,,10,12,,\n"
+        '"a, too.mp4",,train,,,-1,-/-/val\n'
+        "a.mp4,cat,train,2,,0,\n",
     )
     result = manifest.read_manifest(path)
     assert [(r.path, r.start_s, r.end_s, r.split, r.fold) for r in result.rows] == [
@@ -27,6 +27,8 @@ def test_reads_all_columns_sorted_by_path_and_start(tmp_path):
         ("a.mp4", 10.0, 12.0, "train", -1),
         ("b.mp4", 0.0, 2.5, "test", 1),
     ]
+    partitions = ["-/-/val", "", "", "train/test/-"]
+    assert [r.partitions for r in result.rows] == partitions
     assert result.class_names == ("cat", "dog")
     assert [result.class_id(r) for r in result.rows] == [-1, 0, 0, 1]
     assert result.rows[1].location == str(tmp_path / "a.mp4")
@@ -40,6 +42,17 @@ def test_the_order_of_rows_does_not_matter(tmp_path):
     random.Random(0).shuffle(lines)
     second = manifest.read_manifest(write(tmp_path / "b.csv", header + "".join(lines)))
     assert first == second
+
+
+def test_a_manifest_keeps_classes_without_rows_and_what_is_wrong():
+    rows = [manifest.Row("b.mp4", "/b.mp4", label="dog"), manifest.Row("a", "/a")]
+    result = manifest.Manifest.of(
+        rows, class_names=("cat", "dog"), missing=("z", "y"), problems=("q", "p")
+    )
+    assert [row.path for row in result.rows] == ["a", "b.mp4"]
+    assert result.class_names == ("cat", "dog")
+    assert result.class_id(result.rows[1]) == 1
+    assert (result.missing, result.problems) == (("y", "z"), ("q", "p"))
 
 
 def test_absolute_paths_and_urls_stay_and_a_byte_order_mark_is_no_column(tmp_path):
@@ -67,6 +80,13 @@ def test_absolute_paths_and_urls_stay_and_a_byte_order_mark_is_no_column(tmp_pat
         ("path,start_s,end_s\na.mp4,3,3\n", "end_s is '3', expected seconds, more"),
         ("path,fold\na.mp4,1.5\n", "fold is '1.5'"),
         ("path,split\na.mp4,my split\n", "split is 'my split'"),
+        ("path,partitions\na.mp4,train/tset\n", "line 2: partitions is 'train/tset'"),
+        ("path,partitions\na.mp4,train/\n", "partitions is 'train/', expected train, "),
+        ("path,partitions\na.mp4,/\n", "partitions is '/'"),
+        (
+            "path,partitions\na.mp4,train/-\nb.mp4,\nc.mp4,test\n",
+            r"line 4: partitions is 'test', .* as in line 2 \('train/-'\)",
+        ),
     ],
 )
 def test_a_wrong_manifest_is_named(tmp_path, text, message):
@@ -109,6 +129,7 @@ def test_a_missing_or_empty_folder_is_named(tmp_path):
 
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "m.csv"
-    manifest.write_manifest(path, [{"path": "a,b.mp4", "label": "x", "split": "test"}])
+    cells = {"path": "a,b.mp4", "label": "x", "split": "test", "partitions": "test/-"}
+    manifest.write_manifest(path, [cells])
     (row,) = manifest.read_manifest(path).rows
-    assert (row.path, row.label, row.split) == ("a,b.mp4", "x", "test")
+    assert {name: getattr(row, name) for name in cells} == cells
