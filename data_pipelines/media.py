@@ -47,8 +47,8 @@ class Segment:
       frames: RGB JPEGs; frame i shows the instant `start_s + i / fps`.
       audio: mono at 16 kHz; sample i belongs to `start_s + i / 16000`. As long as the
         pictures, cut or filled with zeros; empty where the source has no sound here.
-      motion: mean change from one picture to the next, in steps of 8-bit brightness; NaN
-        without pictures.
+      motion: mean change from one picture to the next, in steps of 8-bit brightness;
+        NaN without pictures.
     """
 
     start_s: float
