@@ -56,22 +56,20 @@ def random_choices(
 
     Returns:
       Numbers in [0, 1): `t` [] (see `clip_spans`), `crop` [2] (y, x), `freq_mask` [2]
-      and `time_mask` [2] (width, place); bool [] `flip`; int32 [] `short_side`.
+      and `time_mask` [2] (width, place); bool [] `flip`.
     """
     key = tf.stack([seed * 2**32 + epoch, clip_id * 2**32 + draw])
-    uniform = tf.random.stateless_uniform([9], seed=key)
-    sides = max(spec.max_short_side, spec.short_side) - spec.short_side + 1
+    uniform = tf.random.stateless_uniform([8], seed=key)
     return {
         "t": uniform[0],
         "crop": uniform[1:3] if spec.random_crop else tf.constant([0.5, 0.5]),
         "flip": uniform[3] < 0.5 if spec.flip else tf.constant(False),
         "freq_mask": uniform[4:6],
         "time_mask": uniform[6:8],
-        "short_side": spec.short_side + tf.cast(uniform[8] * sides, tf.int32),
     }
 
 
-def centre_choices(spec: ClipSpec) -> Tensors:
+def centre_choices() -> Tensors:
     """The choices of evaluation: centre in time and space, nothing that varies."""
     return {
         "t": tf.constant(0.5),
@@ -79,7 +77,6 @@ def centre_choices(spec: ClipSpec) -> Tensors:
         "flip": tf.constant(False),
         "freq_mask": tf.zeros([2]),
         "time_mask": tf.zeros([2]),
-        "short_side": tf.constant(spec.short_side),
     }
 
 
@@ -108,7 +105,7 @@ def view_choices(
             tf.math.divide_no_nan(clip * views.stride_s, spare), tf.constant(1.0)
         )
     crop = view_crop(views, is_portrait, view % views.crops)
-    return {**centre_choices(spec), "t": t, "crop": crop}
+    return {**centre_choices(), "t": t, "crop": crop}
 
 
 def view_crop(

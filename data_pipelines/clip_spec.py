@@ -16,8 +16,6 @@ class ClipSpec:
       fps: frames per second of the clip, whatever the record's; frame i shows the
         instant i / fps after the clip's start.
       short_side: shorter side before cropping, pixels.
-      max_short_side: in training the shorter side is drawn from `short_side` to this,
-        a clip at a time; 0 leaves it at `short_side`.
       crop_size: side of the square that is cut out, pixels.
       random_crop: crop anywhere in training; evaluation crops the centre.
       flip: mirror half of the clips in training.
@@ -33,7 +31,6 @@ class ClipSpec:
     num_frames: int = 8
     fps: float = 30.0
     short_side: int = 128
-    max_short_side: int = 0
     crop_size: int = 112
     random_crop: bool = True
     flip: bool = True
@@ -51,11 +48,6 @@ class ClipSpec:
             raise UserError(
                 f"clip.crop_size: found {self.crop_size}, expected at most "
                 f"clip.short_side ({self.short_side}). Lower it."
-            )
-        if 0 < self.max_short_side < self.short_side:
-            raise UserError(
-                f"clip.max_short_side: found {self.max_short_side}, expected 0 or at "
-                f"least clip.short_side ({self.short_side}). Raise it."
             )
         if self.hop < 1:
             raise UserError(
@@ -116,7 +108,7 @@ def _check_number(name: str, value, kind: type) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is bool:
         valid, expected = isinstance(value, bool), "True or False"
-    elif name in ("freq_mask", "time_mask", "max_short_side"):
+    elif name in ("freq_mask", "time_mask"):
         valid, expected = (
             isinstance(value, int) and number and value >= 0,
             "an int >= 0",

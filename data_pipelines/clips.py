@@ -1,7 +1,7 @@
 """Prepared records to batches of clips: parse, sample, decode, preprocess, batch.
 
-The five phases are five functions (`parse` is that of `shards`), as in dmvr. Sampling
-comes before decoding, so that only the frames of the clip are decoded.
+In training, a record is read and parsed once for all clips that an epoch draws from it;
+what is shuffled is clips before decoding.
 
 Everything is a function of stored numbers: the order of an epoch of (seed, epoch), the
 place and augmentation of a clip of (seed, clip_id, epoch, draw). A pipeline can thus
@@ -13,157 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Int, Int32, UInt8
+from jaxtyping import Bool, Int, Int32
 
-from data_pipelines import audio, order, shards
-from data_pipelines.choices import (
-    centre_choices,
-    clip_spans,
-    random_choices,
-    view_choices,
-)
+from data_pipelines import order, shards
+from data_pipelines.choices import centre_choices, random_choices, view_choices
 from data_pipelines.clip_spec import ClipSpec
-from data_pipelines.shards import SAMPLE_RATE_HZ
+from data_pipelines.phases import Tensors, decode, is_portrait, preprocess, sample
 from data_pipelines.views import Views
 from xdc_jax.errors import UserError
 
 MODALITIES = ("video", "audio")
-FRAME_ROUNDING = 1e-3  # frames; takes float32 instants to the frame they stand for
 
 Batch = dict[str, np.ndarray]
-Tensors = dict[str, tf.Tensor]
-
-
-def sample(spec: ClipSpec, record: Tensors, choices: Tensors) -> Tensors:
-    """Cuts the clip out of a parsed record.
-
-    A clip longer than the pictures repeats the last one; sound outside the record is
-    zeros.
-
-    Returns:
-      `jpegs` string [num_frames], or [0] where there are none; `waveform` int16
-      [num_samples]; `clip_id`, `label` int64 [].
-    """
-    num_frames = tf.size(record["frames"])
-    length = tf.size(record["audio"])
-    duration_s = tf.where(
-        num_frames > 0,
-        tf.math.divide_no_nan(tf.cast(num_frames, tf.float32), record["fps"]),
-        tf.cast(length, tf.float32) / SAMPLE_RATE_HZ,
-    )
-    (video_start, _), (audio_start, _) = clip_spans(spec, duration_s, choices["t"])
-
-    instants = video_start + np.arange(spec.num_frames, dtype=np.float32) / spec.fps
-    shown = tf.cast(instants * record["fps"] + FRAME_ROUNDING, tf.int32)
-    shown = tf.minimum(shown, num_frames - 1)
-    shown = tf.boolean_mask(shown, shown >= 0)  # none of none
-
-    first = tf.cast(tf.round(audio_start * SAMPLE_RATE_HZ), tf.int32)
-    before = tf.clip_by_value(-first, 0, spec.num_samples)
-    heard = record["audio"][tf.maximum(first, 0) : first + spec.num_samples]
-    after = spec.num_samples - before - tf.size(heard)
-    waveform = tf.pad(heard, [[before, after]])
-    return {
-        "jpegs": tf.gather(record["frames"], shown),
-        "waveform": tf.ensure_shape(waveform, [spec.num_samples]),
-        "clip_id": record["clip_id"],
-        "label": record["label"],
-    }
-
-
-def decode(
-    spec: ClipSpec, jpegs: tf.Tensor
-) -> UInt8[tf.Tensor, "{spec.num_frames} height width 3"]:
-    """Decodes the frames of one clip, string [num_frames]; a black clip from [0].
-
-    The whole frames: for frames of some hundred pixels `tf.io.decode_and_crop_jpeg` is
-    no faster, and it changes the colours at the sides of the crop.
-    """
-
-    def pictures() -> tf.Tensor:
-        # One operation per frame: a loop in the graph takes longer. The accurate DCT is
-        # as fast as the default, and gives the pixels that other decoders give.
-        return tf.stack(
-            [
-                tf.io.decode_jpeg(jpegs[i], channels=3, dct_method="INTEGER_ACCURATE")
-                for i in range(spec.num_frames)
-            ]
-        )
-
-    def black() -> tf.Tensor:
-        side = spec.short_side
-        return tf.zeros([spec.num_frames, side, side, 3], tf.uint8)
-
-    return tf.cond(tf.size(jpegs) > 0, pictures, black)
-
-
-def is_portrait(frames: tf.Tensor) -> tf.Tensor:
-    """Whether JPEGs, string [num_frames], are higher than wide; False of none."""
-
-    def measured() -> tf.Tensor:
-        shape = tf.io.extract_jpeg_shape(frames[0])
-        return shape[0] > shape[1]
-
-    return tf.cond(tf.size(frames) > 0, measured, lambda: tf.constant(False))
-
-
-def scale(
-    video: UInt8[tf.Tensor, "time height width 3"], short_side: Int[tf.Tensor, ""]
-) -> UInt8[tf.Tensor, "time scaled_height scaled_width 3"]:
-    """Brings the shorter side to `short_side`, unless it is that already."""
-    stored = tf.shape(video)[1:3]
-    factor = short_side / tf.reduce_min(stored)
-    scaled = tf.cast(tf.round(tf.cast(stored, tf.float64) * factor), tf.int32)
-
-    def resized() -> tf.Tensor:
-        pixels = tf.image.resize(video, scaled, antialias=True)
-        return tf.saturate_cast(tf.round(pixels), tf.uint8)
-
-    return tf.cond(tf.reduce_all(scaled == stored), lambda: video, resized)
-
-
-def preprocess(spec: ClipSpec, clip: Tensors, choices: Tensors) -> Tensors:
-    """A decoded clip as it stands in a batch (DESIGN.md, section 4).
-
-    Scales the pictures, cuts out the same square of each, mirrors all or none; turns
-    the sound into a log-mel spectrogram and masks it. The spectrogram is made for one
-    clip at a time, although for a batch it would be faster: a matrix product may round
-    differently for another batch size, and so for another number of processes.
-    """
-    size = spec.crop_size
-    video = scale(clip["video"], choices["short_side"])
-    places = tf.cast(tf.shape(video)[1:3] - size + 1, tf.float32)
-    corner = tf.cast(choices["crop"] * places, tf.int32)
-    y, x = corner[0], corner[1]
-    video = video[:, y : y + size, x : x + size]
-    video = tf.ensure_shape(video, [spec.num_frames, size, size, 3])
-    if spec.flip:
-        video = tf.cond(choices["flip"], lambda: _mirrored(video), lambda: video)
-
-    mel = audio.log_mel(
-        tf.cast(clip["waveform"], tf.float32)[tf.newaxis] / 2**15,
-        mel_frames=spec.mel_frames,
-        mel_bins=spec.mel_bins,
-        hop=spec.hop,
-        window=spec.window,
-    )
-    if spec.freq_mask:
-        mel = audio.freq_mask(mel, spec.freq_mask, choices["freq_mask"][tf.newaxis])
-    if spec.time_mask:
-        mel = audio.time_mask(mel, spec.time_mask, choices["time_mask"][tf.newaxis])
-    return {
-        "video": video,
-        "audio": mel[0, :, :, tf.newaxis],
-        "clip_id": tf.cast(clip["clip_id"], tf.int32),
-        "label": tf.cast(clip["label"], tf.int32),
-        "mask": tf.constant(True),
-    }
-
-
-def _mirrored(video: tf.Tensor) -> tf.Tensor:
-    # Three dimensions, because tf.reverse is several times slower on four.
-    rows = tf.reshape(video, [-1, *video.shape[2:]])
-    return tf.reshape(tf.reverse(rows, axis=[1]), video.shape)
 
 
 def batch(clips: tf.data.Dataset, rows: int) -> tf.data.Dataset:
@@ -219,7 +80,8 @@ class ClipData:
         self.fingerprint = prepared.fingerprint
         self._prepared = prepared
         # Traced once, not once per epoch: tracing takes as long as hundreds of clips.
-        self._random_clip = tf.function(self._random_clip_of, autograph=False)
+        self._sampled = tf.function(self._sampled_of, autograph=False)
+        self._finish = tf.function(self._finish_of, autograph=False)
         self._centre_clip = tf.function(self._centre_clip_of, autograph=False)
         self._view_functions: dict[tuple[str, Views], Callable] = {}
 
@@ -238,6 +100,27 @@ class ClipData:
         index = self.index(split)
         count = {"video": index.num_frames, "audio": index.num_samples}
         return np.all([count[modality] > 0 for modality in modalities], axis=0)
+
+    def kept(
+        self,
+        split: str,
+        *,
+        min_motion: float,
+        min_level_db: float,
+        min_duration_s: float,
+        duplicates: bool,
+    ) -> Bool[np.ndarray, " clips"]:
+        """True for the records that a filter keeps; see `config.filter`.
+
+        A value that was not measured, for want of pictures or sound, filters nothing.
+        """
+        index = self.index(split)
+        too_low = (
+            (index.motion < min_motion)
+            | (index.level_db < min_level_db)
+            | (index.duration_s < min_duration_s)
+        )
+        return ~too_low & (duplicates | (index.duplicate_of < 0))
 
     def train_batches(
         self,
@@ -276,16 +159,33 @@ class ClipData:
                 f"batch_size: found {batch_size}, but an epoch of split {split!r} has "
                 f"only {draws.sum()} clips. Lower batch_size or add clips."
             )
-        records = order.shuffled_records(index.files, draws, (self.seed, epoch))
-        records = records.skip(start_batch * batch_size)
-        records = records.take(max(0, num_batches - start_batch) * batch_size)
-        records = order.rows_of_process(records, batch_size, rows, process_index)
-        clips = records.map(
-            lambda serialized, draw: self._random_clip(
-                serialized, draw, tf.constant(epoch, tf.int64)
-            ),
-            num_parallel_calls=os.cpu_count(),
+        streams = order.streams(
+            index.files, index.shard_lengths, draws, batch_size, (self.seed, epoch)
         )
+        # Each stream fills a block of every batch; those of this process's rows.
+        block = batch_size // len(streams)
+        first_row = process_index * rows
+        first = first_row // block
+        chosen = streams[first : -(-(first_row + rows) // block)]
+        buffer = order.shuffle_buffer(
+            index.files,
+            int(index.num_frames.sum()),
+            int(index.num_samples.sum()),
+            self.spec.num_frames,
+            self.spec.num_samples,
+            len(streams),
+        )
+        clips = order.interleaved(
+            chosen,
+            len(streams),
+            block,
+            buffer,
+            self._drawn_clips(index, draws, epoch),
+        )
+        here = block * len(chosen)
+        clips = clips.skip(start_batch * here)
+        clips = order.rows_of_batches(clips, here, first_row - first * block, rows)
+        clips = clips.map(self._finish, num_parallel_calls=os.cpu_count())
         return batch(clips, rows).as_numpy_iterator()
 
     def eval_batches(
@@ -299,21 +199,22 @@ class ClipData:
     ) -> Iterator[Batch]:
         """The centre clip of every record, or of `clip_ids`, once, by ascending id.
 
-        The last batch is filled (`pad`).
+        Of several processes each has a range of the ids, and reads the shards of that.
+        All have the same number of batches; what is missing is filled (`pad`).
         Arguments and errors are those of `train_batches`.
         """
         index = self.index(split)
         rows = order.rows_per_process(batch_size, process_count)
-        wanted = np.ones(len(index), bool)
-        if clip_ids is not None:
-            wanted = np.zeros(len(index), bool)
-            wanted[clip_ids] = True
-        records = order.read_shards(index.files)
-        records = order.drawn_records(records, wanted.astype(np.int32))
-        records = order.rows_of_process(records, batch_size, rows, process_index)
+        wanted = np.arange(len(index)) if clip_ids is None else np.sort(clip_ids)
+        num_batches = -(-len(wanted) // batch_size)
+        here = num_batches * rows
+        wanted = wanted[process_index * here : (process_index + 1) * here]
+        draws = np.zeros(len(index), np.int32)
+        draws[wanted] = 1
+        records = self._records(index, wanted)
+        records = order.drawn_records(records, draws)
         clips = records.map(self._centre_clip, num_parallel_calls=os.cpu_count())
-        batches = batch(clips, rows).as_numpy_iterator()
-        return self._padded(batches, rows, -(-int(wanted.sum()) // batch_size))
+        return self._padded(batch(clips, rows).as_numpy_iterator(), rows, num_batches)
 
     def view_batches(
         self, split: str, views: Views, *, batch_size: int, clip_ids: range
@@ -331,9 +232,7 @@ class ClipData:
         for clip_id in clip_ids:
             starts = views.starts(self.spec, float(index.duration_s[clip_id]))
             draws[clip_id] = len(starts) * views.crops
-        first, last = index.shards_of(clip_ids)
-        records = order.read_shards(index.files[first : last + 1])
-        records = order.drawn_records(records, draws)
+        records = order.drawn_records(self._records(index, clip_ids), draws)
         clips = records.map(
             self._view_function(split, views), num_parallel_calls=os.cpu_count()
         )
@@ -349,16 +248,54 @@ class ClipData:
             )
         return self._prepared.splits[split]
 
-    def _random_clip_of(
-        self, serialized: tf.Tensor, draw: tf.Tensor, epoch: tf.Tensor
-    ) -> Tensors:
-        record = shards.parse(serialized)
+    def _records(
+        self, index: shards.SplitIndex, clip_ids: Sequence[int]
+    ) -> tf.data.Dataset:
+        """Serialized records of the shards that hold some records."""
+        if not len(clip_ids):
+            return tf.data.Dataset.from_tensor_slices(tf.constant([], tf.string))
+        first, last = index.shards_of(clip_ids)
+        return order.read_shards(index.files[first : last + 1])
+
+    def _drawn_clips(
+        self, index: shards.SplitIndex, draws: np.ndarray, epoch: int
+    ) -> Callable[..., tf.data.Dataset]:
+        """Returns (shard, first draw, last draw) -> sampled clips of these draws."""
+        before = tf.constant(order.draws_before(index.shard_lengths, draws), tf.int64)
+        counts = tf.constant(draws, tf.int64)
+
+        def of_shard(
+            file: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+        ) -> tf.data.Dataset:
+            def of_record(serialized: tf.Tensor) -> tf.data.Dataset:
+                record = shards.parse(serialized)
+                clip_id = record["clip_id"]
+                range_ = [
+                    tf.clip_by_value(end - before[clip_id], 0, counts[clip_id])
+                    for end in (first, last)
+                ]
+                epoch_ = tf.constant(epoch, tf.int64)
+                return tf.data.Dataset.range(*range_).map(
+                    lambda draw: self._sampled(record, draw, epoch_)
+                )
+
+            return order.read_shards(file).flat_map(of_record)
+
+        return of_shard
+
+    def _sampled_of(
+        self, record: Tensors, draw: tf.Tensor, epoch: tf.Tensor
+    ) -> tuple[Tensors, Tensors]:
         choices = random_choices(self.spec, self.seed, epoch, record["clip_id"], draw)
-        return self._clip(record, choices)
+        return sample(self.spec, record, choices), choices
+
+    def _finish_of(self, clip: Tensors, choices: Tensors) -> Tensors:
+        decoded = {**clip, "video": decode(self.spec, clip["jpegs"])}
+        return preprocess(self.spec, decoded, choices)
 
     def _centre_clip_of(self, serialized: tf.Tensor, draw: tf.Tensor) -> Tensors:
         del draw  # always the first
-        return self._clip(shards.parse(serialized), centre_choices(self.spec))
+        return self._clip(shards.parse(serialized), centre_choices())
 
     def _view_function(self, split: str, views: Views) -> Callable:
         """Returns (serialized record, view) -> clip; traced once for all slices."""
@@ -377,9 +314,7 @@ class ClipData:
         return self._view_functions[key]
 
     def _clip(self, record: Tensors, choices: Tensors) -> Tensors:
-        clip = sample(self.spec, record, choices)
-        clip["video"] = decode(self.spec, clip["jpegs"])
-        return preprocess(self.spec, clip, choices)
+        return self._finish_of(sample(self.spec, record, choices), choices)
 
     def _padded(
         self, batches: Iterator[Batch], rows: int, num_batches: int

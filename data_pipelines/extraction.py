@@ -246,8 +246,8 @@ class MediaSource:
                     continue
                 case workers.Failed(RejectedError() as error):
                     fault = (error.reason, error.detail)
-                case workers.Crashed(how):
-                    fault = ("decoder crashed", how)
+                case workers.Crashed(how, reason):
+                    fault = (reason, how)
             break
         records.append(
             Looked(
@@ -281,7 +281,7 @@ class MediaSource:
         none = tf.constant(-1)
         clip = {"video": video, "waveform": waveform, "clip_id": none, "label": none}
         place = view_crop(self.views, shape[1] > shape[2], crop)
-        return preprocess(self.spec, clip, {**centre_choices(self.spec), "crop": place})
+        return preprocess(self.spec, clip, {**centre_choices(), "crop": place})
 
 
 def _ranges(lengths: Sequence[int]) -> list[range]:

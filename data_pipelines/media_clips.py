@@ -45,7 +45,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class MediaClip:
-    """A clip as `clips.sample` cuts it out of a record, but decoded.
+    """A clip as `phases.sample` cuts it out of a record, but decoded.
 
     Attributes:
       video: the pictures, scaled to `short_side`; None where none are wanted or none
@@ -140,7 +140,7 @@ def _waveforms(
     starts_s: Float[np.ndarray, " clips"],
     spec: ClipSpec,
 ) -> Iterator[Int16[np.ndarray, " samples"]]:
-    """The sound of each clip; zeros outside the source, as in `clips.sample`."""
+    """The sound of each clip; zeros outside the source, as in `phases.sample`."""
     firsts = [
         round(float(spec.audio_start(start, duration_s, np)) * SAMPLE_RATE_HZ)
         for start in starts_s

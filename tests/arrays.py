@@ -35,6 +35,9 @@ class ArrayClips:
     def usable(self, split, modalities=("video", "audio")):
         return np.ones(self.num_clips(split), bool)
 
+    def kept(self, split, **_):
+        return np.ones(self.num_clips(split), bool)
+
     def train_batches(self, split, *, batch_size, epoch, draws, start_batch=0):
         order = np.repeat(np.arange(len(draws)), draws)
         order = np.random.default_rng(epoch).permutation(order)

@@ -11,8 +11,9 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import clips as clips_lib
 from data_pipelines import features
-from data_pipelines.clips import ClipData, decode, scale
+from data_pipelines.clips import ClipData
 from data_pipelines.extraction import PreparedSource
+from data_pipelines.phases import decode, scale
 from data_pipelines.views import Views
 from tests.clip_records import SMALL, make_splits, write
 from xdc_jax import evaluate, extract, parallel

@@ -29,7 +29,6 @@ def pretrain_config() -> ConfigDict:
             "num_frames": 8,
             "fps": 30.0,
             "short_side": 128,
-            "max_short_side": 0,
             "crop_size": 112,
             "random_crop": True,
             "flip": True,
@@ -39,6 +38,16 @@ def pretrain_config() -> ConfigDict:
             "window_ms": 40.0,
             "freq_mask": 0,
             "time_mask": 0,
+        }
+    )
+
+    # Training clips that are left out, by the values that `xdc prepare` measured.
+    config.filter = ConfigDict(
+        {
+            "min_motion": 0.0,  # change between pictures, in steps of 8-bit brightness
+            "min_level_db": -120.0,  # of full scale; digital silence is at -120
+            "min_duration_s": 0.0,
+            "duplicates": True,  # whether exact duplicates of earlier clips stay
         }
     )
 

@@ -38,6 +38,7 @@ from xdc_jax.training import state as state_lib
 from xdc_jax.training import workdir as workdir_lib
 from xdc_jax.training.checkpoint import Checkpoints, Position
 from xdc_jax.training.extraction import extract
+from xdc_jax.training.feed import Feed
 from xdc_jax.training.probe import linear_probe
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,9 @@ class Pretraining:
         self.split = config.train_split
         self.truth = clips.labels(self.split)
         self.usable = clips.usable(self.split, self.plan.modalities)
+        kept = clips.kept(self.split, **config.filter)
+        self.num_filtered = int((self.usable & ~kept).sum())
+        self.usable &= kept
         self.held_out = sampling.held_out(self.usable, config.held_out, config.seed)
         self.classes = self._count_classes()
         self._check_data()
@@ -206,7 +210,10 @@ class Pretraining:
                 step, {"iteration": iteration, "epoch": position.epoch, **values}
             )
             log.info(
-                "iteration %d, epoch %d: %s", iteration, position.epoch, _text(values)
+                "iteration %d, epoch %d: %s",
+                iteration,
+                position.epoch,
+                _text({**values, **self.timing}),
             )
             plateau = config.patience and position.stale_epochs >= config.patience
             position.epoch, position.batch = position.epoch + 1, 0
@@ -234,7 +241,7 @@ class Pretraining:
             draws=draws,
             start_batch=position.batch,
         )
-        keys = {"clip_id", *self.plan.modalities}
+        feed = Feed(batches, ("clip_id", *self.plan.modalities), self.mesh)
         first = position.epoch * self.steps_per_epoch
         with tqdm(
             total=self.steps_per_epoch,
@@ -244,15 +251,15 @@ class Pretraining:
             leave=False,
             disable=None,
         ) as bar:
-            for batch in batches:
+            for inputs in feed:
                 lr = {
                     name: jnp.float32(rate(first + position.batch))
                     for name, rate in rates.items()
                 }
-                inputs = parallel.shard_batch({k: batch[k] for k in keys}, self.mesh)
                 self.state, metrics = self.train_step(
                     self.state, inputs, device_labels, lr
                 )
+                feed.stepped(metrics)
                 position.batch += 1
                 bar.update()
                 last = position.batch == self.steps_per_epoch
@@ -265,6 +272,8 @@ class Pretraining:
                     self.log.write(int(self.state.step), {**where, **values})
                 if save:
                     self._save(int(self.state.step))
+        self.timing = feed.timing(config.batch_size)
+        self.log.write_timing(int(self.state.step), self.timing)
         if position.batch != self.steps_per_epoch:
             raise UserError(
                 f"the data gave {position.batch} batches in epoch {epoch}, expected "
@@ -339,7 +348,9 @@ class Pretraining:
         }
 
     def _check_data(self) -> None:
-        skipped = int((~self.usable).sum())
+        if self.num_filtered:
+            log.warning("config.filter leaves out %d clips", self.num_filtered)
+        skipped = int((~self.usable).sum()) - self.num_filtered
         if skipped:
             log.warning(
                 "%d of %d clips of split %s lack %s and are left out",

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from xdc_jax.parallel import shard_batch
+from xdc_jax.training.feed import prefetch
 from xdc_jax.training.state import Network, TrainState
 
 
@@ -73,14 +73,13 @@ def run(
         batches: see DESIGN.md, section 4.
         mesh: the devices.
     """
-    keys = {network.modality for network in networks.values()}
+    keys = sorted({network.modality for network in networks.values()})
 
     def fetched(batch, out):
         return batch, {k: np.asarray(rows)[batch["mask"]] for k, rows in out.items()}
 
     pending = None
-    for batch in batches:
-        inputs = shard_batch({key: batch[key] for key in keys}, mesh)
+    for batch, inputs in prefetch(batches, keys, mesh):
         out = extract_step(encoders, inputs)
         if pending is not None:
             yield fetched(*pending)

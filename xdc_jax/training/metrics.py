@@ -42,6 +42,13 @@ class MetricsLog:
             if isinstance(value, float):
                 self._tensorboard.add_scalar(key, value, step)
 
+    def write_timing(self, step: int, values: dict[str, float]) -> None:
+        """Writes a line of timing.jsonl, whose figures no second run repeats."""
+        with self._path.with_name("timing.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for key, value in values.items():
+            self._tensorboard.add_scalar(key, value, step)
+
     def close(self) -> None:
         """Writes out what is buffered."""
         self._file.close()
