@@ -1,8 +1,13 @@
 """Clips: in which order they come, for training and for evaluation."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from data_pipelines import order
 from data_pipelines.clips import ClipData
 from tests.clip_records import SMALL, assert_same, collect, one_epoch
 
@@ -61,15 +66,18 @@ def test_an_epoch_continues_at_any_batch(data):
     assert list(none) == []
 
 
-@pytest.mark.parametrize("start_batch", [0, 1])
-def test_the_number_of_processes_changes_nothing(data, start_batch):
-    alone = one_epoch(data, start_batch=start_batch)
-    for count in (2, 4):
+@pytest.mark.parametrize(
+    ("start_batch", "batch_size", "counts"),
+    [(0, 8, (2, 4)), (1, 8, (8,)), (1, 6, (3,))],
+)
+def test_the_number_of_processes_changes_nothing(data, start_batch, batch_size, counts):
+    alone = one_epoch(data, batch_size=batch_size, start_batch=start_batch)
+    for count in counts:
         parts = [
             list(
                 data.train_batches(
                     "train",
-                    batch_size=8,
+                    batch_size=batch_size,
                     epoch=0,
                     draws=np.ones(24, int),
                     start_batch=start_batch,
@@ -79,7 +87,9 @@ def test_the_number_of_processes_changes_nothing(data, start_batch):
             )
             for process in range(count)
         ]
-        assert all(len(b["mask"]) == 8 // count for part in parts for b in part)
+        assert all(
+            len(b["mask"]) == batch_size // count for part in parts for b in part
+        )
         together = [
             {key: np.concatenate([rows[key] for rows in step]) for key in step[0]}
             for step in zip(*parts, strict=True)
@@ -110,6 +120,64 @@ def test_draws_and_epochs_show_other_clips_of_a_record(data):
     later = one_epoch(data, epoch=1, batch_size=1, draws=draws)["video"][0].tobytes()
     assert first in looks
     assert later not in looks
+
+
+def test_a_process_reads_only_the_shards_of_its_rows(prepared, monkeypatch):
+    """Four shards, four streams: a process of two does without some of the files."""
+    # It asks all shards for their size.
+    monkeypatch.setattr(order, "shuffle_buffer", lambda *_: 5)
+    index = prepared.splits["train"]
+    draws = np.ones(24, int)
+    streams = order.streams(index.files, index.shard_lengths, draws, 8, (3, 0))
+    assert len(streams) == 4
+    for process in range(2):
+        of_it = streams[2 * process : 2 * process + 2]
+        read = {file for stream in of_it for file in stream.files}
+        assert len(read) < 4
+        files = tuple(file if file in read else "/nowhere" for file in index.files)
+        splits = {"train": dataclasses.replace(index, files=files)}
+        only = ClipData(dataclasses.replace(prepared, splits=splits), SMALL, seed=3)
+        with pytest.raises(Exception, match="nowhere"):
+            one_epoch(only)
+        which = {"process_index": process, "process_count": 2}
+        expected = one_epoch(ClipData(prepared, SMALL, seed=3), **which)
+        assert_same(one_epoch(only, **which), expected)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 4), max_size=6), min_size=1, max_size=12),
+    st.integers(1, 24),
+    st.integers(0, 3),
+)
+def test_streams_share_out_every_draw_but_the_remainder(shards, batch_size, seed):
+    """Against a list of all draws, one by one."""
+    lengths = [len(shard) for shard in shards]
+    draws = np.array([d for shard in shards for d in shard], int)
+    files = [f"shard {i}" for i in range(len(shards))]
+    found = order.streams(files, lengths, draws, batch_size, (seed, 0))
+    drawn = []
+    for stream in found:
+        of_stream = []
+        for file, first, last in zip(
+            stream.files, stream.first, stream.last, strict=True
+        ):
+            all_of_it = [
+                (file, clip, draw)
+                for clip, count in enumerate(shards[files.index(file)])
+                for draw in range(count)
+            ]
+            of_stream += all_of_it[first:last]
+        drawn.append(of_stream)
+    num_batches = draws.sum() // batch_size
+    everything = [draw for of_stream in drawn for draw in of_stream]
+    assert len(everything) == len(set(everything)) == num_batches * batch_size
+    if num_batches:
+        assert len({len(of_stream) for of_stream in drawn}) == 1
+        assert batch_size % len(found) == 0
+    before = order.draws_before(lengths, draws)
+    expected = [sum(s[:i]) for s in shards for i in range(len(s))]
+    assert before.tolist() == expected
 
 
 # Evaluation.

@@ -306,3 +306,26 @@ def test_bad_requests_are_errors_that_say_what_to_do(prepared, data):
         ClipData(prepared, SMALL, seed=-1)
     with pytest.raises(ValueError, match="24 counts"):
         data.train_batches("train", batch_size=8, epoch=0, draws=one[:-1])
+
+
+def test_a_filter_keeps_what_was_measured_to_be_good(prepared):
+    """Against the numbers of the index; what was not measured filters nothing."""
+    index = prepared.splits["odd"]
+    values = {
+        "motion": np.array([1, 0.2, np.nan, 3, 4, 5], np.float32),
+        "level_db": np.array([np.nan, -20, -30, -90, -20, -20], np.float32),
+        "duration_s": np.array([1, 1, 1, 1, 0.1, 1], np.float32),
+        "duplicate_of": np.array([-1, -1, -1, -1, -1, 0], np.int32),
+    }
+    splits = {"odd": dataclasses.replace(index, **values)}
+    data = ClipData(dataclasses.replace(prepared, splits=splits), SMALL, seed=0)
+    lowest = {"min_motion": 0.0, "min_level_db": -120.0, "min_duration_s": 0.0}
+    for rule, expected in (
+        ({}, [1, 1, 1, 1, 1, 1]),
+        ({"min_motion": 0.5}, [1, 0, 1, 1, 1, 1]),
+        ({"min_level_db": -60.0}, [1, 1, 1, 0, 1, 1]),
+        ({"min_duration_s": 0.5}, [1, 1, 1, 1, 0, 1]),
+        ({"duplicates": False}, [1, 1, 1, 1, 1, 0]),
+    ):
+        kept = data.kept("odd", **{**lowest, "duplicates": True, **rule})
+        assert kept.tolist() == [bool(k) for k in expected], rule
