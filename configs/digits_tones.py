@@ -12,6 +12,7 @@ from xdc_jax.config import parse_arg, pretrain_config
 
 def get_config(arg: str | None = None) -> ConfigDict:
     config = pretrain_config()
+    config.clips_per_record = 1
     config.dtype = "float32"
     config.clip.update(
         num_frames=4,

@@ -8,7 +8,6 @@ place and augmentation of a clip of (seed, clip_id, epoch, draw). A pipeline can
 start at any batch, and its rows can be spread over any number of processes.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from data_pipelines.choices import centre_choices, random_choices, view_choices
 from data_pipelines.clip_spec import ClipSpec
 from data_pipelines.phases import Tensors, decode, is_portrait, preprocess, sample
 from data_pipelines.views import Views
+from data_pipelines.workers import available_cores
 from xdc_jax.errors import UserError
 
 MODALITIES = ("video", "audio")
@@ -31,7 +31,7 @@ def batch(clips: tf.data.Dataset, rows: int) -> tf.data.Dataset:
     """Batches of `rows` clips, ready before they are asked for."""
     options = tf.data.Options()
     options.deterministic = True
-    options.threading.private_threadpool_size = os.cpu_count()
+    options.threading.private_threadpool_size = available_cores()
     options.threading.max_intra_op_parallelism = 1
     return clips.batch(rows).prefetch(2).with_options(options)
 
@@ -185,7 +185,7 @@ class ClipData:
         here = block * len(chosen)
         clips = clips.skip(start_batch * here)
         clips = order.rows_of_batches(clips, here, first_row - first * block, rows)
-        clips = clips.map(self._finish, num_parallel_calls=os.cpu_count())
+        clips = clips.map(self._finish, num_parallel_calls=available_cores())
         return batch(clips, rows).as_numpy_iterator()
 
     def eval_batches(
@@ -213,7 +213,7 @@ class ClipData:
         draws[wanted] = 1
         records = self._records(index, wanted)
         records = order.drawn_records(records, draws)
-        clips = records.map(self._centre_clip, num_parallel_calls=os.cpu_count())
+        clips = records.map(self._centre_clip, num_parallel_calls=available_cores())
         return self._padded(batch(clips, rows).as_numpy_iterator(), rows, num_batches)
 
     def view_batches(
@@ -234,7 +234,7 @@ class ClipData:
             draws[clip_id] = len(starts) * views.crops
         records = order.drawn_records(self._records(index, clip_ids), draws)
         clips = records.map(
-            self._view_function(split, views), num_parallel_calls=os.cpu_count()
+            self._view_function(split, views), num_parallel_calls=available_cores()
         )
         batches = batch(clips, batch_size).as_numpy_iterator()
         return self._padded(batches, batch_size, -(-int(draws.sum()) // batch_size))

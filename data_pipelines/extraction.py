@@ -6,7 +6,6 @@ are of.
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -270,7 +269,7 @@ class MediaSource:
             tf.TensorSpec((), tf.int32),
         )
         clips = tf.data.Dataset.from_generator(views, output_signature=signature)
-        clips = clips.map(self._finish, num_parallel_calls=os.cpu_count())
+        clips = clips.map(self._finish, num_parallel_calls=workers.available_cores())
         for found in batch(clips, batch_size).as_numpy_iterator():
             yield pad(found, batch_size)
 

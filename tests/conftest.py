@@ -56,6 +56,7 @@ def make_tiny_config():
     for modality in ("video", "audio", "joint"):
         config.clustering[f"k_{modality}"] = 5
     config.iterations, config.epochs, config.batch_size = 2, 2, 16
+    config.clips_per_record = 1
     config.log_every_steps = 1
     return config
 

@@ -82,7 +82,8 @@ def pretrain_config() -> ConfigDict:
     config.epochs = 10  # of each iteration, at most
     config.patience = 0  # end an iteration after so many epochs without progress
     config.held_out = 0.05  # share of clips whose pseudo-labels are not trained on
-    config.clips_per_record = 1  # clips drawn from each record in an epoch
+    # Clips drawn from each record in an epoch: a record is read once for all of them.
+    config.clips_per_record = 8
 
     config.batch_size = 256  # over all devices
     config.optimizer = ConfigDict(
