@@ -31,7 +31,7 @@ from absl import app, flags
 
 FOOTAGE = flags.DEFINE_string("footage", None, "Folder with real media files.")
 OUT = flags.DEFINE_string("out", None, "Folder for what is made.")
-SECONDS = flags.DEFINE_float("seconds", 40.0, "How long each reader is measured.")
+SECONDS = flags.DEFINE_float("seconds", 25.0, "How long each reader is measured.")
 DRAWS = flags.DEFINE_list("clips_per_record", ["1", "4", "8"], "Of xdc_jax.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, such as v5e:2x4.")
 ONLY = flags.DEFINE_string("only", None, "Measure this reader here; for itself.")
