@@ -1,6 +1,6 @@
 r"""Clips per second and core: from shards, against decoding the media on the fly.
 
-Example (after `pip install torch==2.13.0 decord torchcodec libtpu`):
+Example (after `pip install torch==2.13.0 decord torchcodec==0.13.0 libtpu`):
   python -m benchmarks.input_pipeline --footage=../shared/data/clips \
       --out=runs/input_pipeline --topology=v5e:2x4
 

@@ -44,6 +44,7 @@ def run(config_file: str, arg: str, data: str, workdir: str) -> dict:
     from xdc_jax import parallel
     from xdc_jax.pretrain import pretrain
 
+    parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
     spec = importlib.util.spec_from_file_location("config", config_file)
     module = importlib.util.module_from_spec(spec)

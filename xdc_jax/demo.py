@@ -36,6 +36,7 @@ def main() -> None:
     from data_pipelines import clips as clips_lib
     from data_pipelines import prepare, shards
 
+    parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
     out = Path(flags.FLAGS.out)
     data_dir = out / "digits_tones"

@@ -393,6 +393,7 @@ def main() -> None:
     from data_pipelines import clips as clips_lib
     from data_pipelines import shards
 
+    parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
     config = flags.FLAGS.config
     config_lib.check(config)
