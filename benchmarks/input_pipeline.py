@@ -250,7 +250,8 @@ def clips_per_second_of_slice(topology):
         "clip_id": np.zeros(rows, np.int32),
     }
     labels = {name: np.zeros(1000, np.int32) for name in ("video", "audio")}
-    lr = {name: jnp.float32(0) for name in ("video", "audio")}
+    rates = {"body": jnp.float32(0), "head": jnp.float32(0)}
+    lr = dict.fromkeys(("video", "audio"), rates)
     compiled = step.lower(
         shaped(initial, P()),
         shaped(batch, P("data")),

@@ -1,7 +1,7 @@
 r"""Pretrains with every method and seed, and prints mean and spread of the probes.
 
 Example:
-  python benchmarks/methods.py --config=configs/av_digits.py \
+  python -m benchmarks.methods --config=configs/av_digits.py \
       --data=runs/data/av_digits --out=runs/av_digits --seeds=3
 
 Each run has a workdir of its own in --out; started again, finished runs are not done
@@ -11,12 +11,11 @@ again and an interrupted one goes on. Writes results.json into --out.
 import concurrent.futures
 import importlib.util
 import itertools
-import multiprocessing
-import os
-import threading
 from pathlib import Path
 
 from absl import app, flags
+
+from benchmarks import pool
 
 METHODS = {
     "random": "method=xdc,iterations=0",
@@ -55,39 +54,17 @@ def run(config_file: str, arg: str, data: str, workdir: str) -> dict:
     return pretrain(config, source, workdir)
 
 
-def start_worker(counter, jobs: int) -> None:
-    """Pins a new worker process to its share of the cores; it ends with its parent."""
-
-    def follow_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow_parent, daemon=True).start()
-    with counter.get_lock():
-        worker = counter.value
-        counter.value += 1
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[worker % jobs :: jobs] or cores)
-
-
 def main(_) -> None:
     """Runs what is asked for and prints the table."""
     from xdc_jax import results
 
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(
-        JOBS.value,
-        context,
-        start_worker,
-        (context.Value("i", 0), JOBS.value),
-    )
     rows = {}
-    with pool:
+    with pool.pinned(JOBS.value) as workers:
         futures = {}
         for seed, method in itertools.product(range(SEEDS.value), RUN.value):
             arg = ",".join(filter(None, (METHODS[method], f"seed={seed}", ARG.value)))
             workdir = str(Path(OUT.value) / f"{method}_{seed}")
-            future = pool.submit(run, CONFIG.value, arg, DATA.value, workdir)
+            future = workers.submit(run, CONFIG.value, arg, DATA.value, workdir)
             futures[future] = (RUN.value.index(method), seed)
         for future in concurrent.futures.as_completed(futures):
             rows[futures[future]] = row = future.result()

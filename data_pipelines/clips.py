@@ -66,14 +66,22 @@ class ClipData:
       prepared: the prepared directory.
       spec: what is cut out of a record.
       seed: of order and augmentation, 0 to 2^31 - 1.
+      modalities: those that batches have; the other one is not decoded.
     """
 
-    def __init__(self, prepared: shards.PreparedData, spec: ClipSpec, seed: int):
+    def __init__(
+        self,
+        prepared: shards.PreparedData,
+        spec: ClipSpec,
+        seed: int,
+        modalities: Sequence[str] = MODALITIES,
+    ):
         if not 0 <= seed < 2**31:
             raise UserError(f"seed: found {seed}, expected 0 to {2**31 - 1}.")
         prepare_tensorflow()
         self.spec = spec
         self.seed = seed
+        self.modalities = tuple(modalities)
         self.data_dir = prepared.data_dir
         self.splits = tuple(prepared.splits)
         self.class_names = prepared.class_names
@@ -217,7 +225,7 @@ class ClipData:
         return self._padded(batch(clips, rows).as_numpy_iterator(), rows, num_batches)
 
     def view_batches(
-        self, split: str, views: Views, *, batch_size: int, clip_ids: range
+        self, split: str, views: Views, *, batch_size: int, clip_ids: Sequence[int]
     ) -> Iterator[Batch]:
         """Views of some records, in order of clip id and view.
 
@@ -225,7 +233,7 @@ class ClipData:
           split: the split.
           views: which views of each record.
           batch_size: clips per batch; the last one is filled as in `eval_batches`.
-          clip_ids: of the records, one after the other.
+          clip_ids: of the records, ascending.
         """
         index = self.index(split)
         draws = np.zeros(len(index), np.int32)
@@ -290,7 +298,11 @@ class ClipData:
         return sample(self.spec, record, choices), choices
 
     def _finish_of(self, clip: Tensors, choices: Tensors) -> Tensors:
-        decoded = {**clip, "video": decode(self.spec, clip["jpegs"])}
+        decoded = {"clip_id": clip["clip_id"], "label": clip["label"]}
+        if "video" in self.modalities:
+            decoded["video"] = decode(self.spec, clip["jpegs"])
+        if "audio" in self.modalities:
+            decoded["waveform"] = clip["waveform"]
         return preprocess(self.spec, decoded, choices)
 
     def _centre_clip_of(self, serialized: tf.Tensor, draw: tf.Tensor) -> Tensors:
@@ -321,11 +333,13 @@ class ClipData:
     ) -> Iterator[Batch]:
         """Exactly `num_batches` batches of `rows` rows, whatever `batches` has."""
         spec = self.spec
-        nothing = {
-            "video": np.zeros(
-                (0, spec.num_frames, spec.crop_size, spec.crop_size, 3), np.uint8
-            ),
+        side = spec.crop_size
+        inputs = {
+            "video": np.zeros((0, spec.num_frames, side, side, 3), np.uint8),
             "audio": np.zeros((0, spec.mel_frames, spec.mel_bins, 1), np.float32),
+        }
+        nothing = {
+            **{name: inputs[name] for name in self.modalities},
             "clip_id": np.zeros(0, np.int32),
             "label": np.zeros(0, np.int32),
             "mask": np.zeros(0, bool),

@@ -6,7 +6,7 @@ Three of the five phases, as in dmvr; `parse` is that of `shards`, `batch` that 
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import UInt8
+from jaxtyping import Float32, Int16, UInt8
 
 from data_pipelines import audio
 from data_pipelines.choices import clip_spans
@@ -109,13 +109,26 @@ def scale(
 def preprocess(spec: ClipSpec, clip: Tensors, choices: Tensors) -> Tensors:
     """A decoded clip as it stands in a batch (DESIGN.md, section 4).
 
-    Scales the pictures, cuts out the same square of each, mirrors all or none; turns
-    the sound into a log-mel spectrogram and masks it. The spectrogram is made for one
-    clip at a time, although for a batch it would be faster: a matrix product may round
-    differently for another batch size, and so for another number of processes.
+    `video` and `waveform` are worked on where the clip has them.
     """
+    batched = {
+        "clip_id": tf.cast(clip["clip_id"], tf.int32),
+        "label": tf.cast(clip["label"], tf.int32),
+        "mask": tf.constant(True),
+    }
+    if "video" in clip:
+        batched["video"] = _pictures(spec, clip["video"], choices)
+    if "waveform" in clip:
+        batched["audio"] = _spectrogram(spec, clip["waveform"], choices)
+    return batched
+
+
+def _pictures(
+    spec: ClipSpec, video: UInt8[tf.Tensor, "time height width 3"], choices: Tensors
+) -> UInt8[tf.Tensor, "time crop crop 3"]:
+    """Scales the pictures, cuts out the same square of each, mirrors all or none."""
     size = spec.crop_size
-    video = scale(clip["video"], spec.short_side)
+    video = scale(video, spec.short_side)
     places = tf.cast(tf.shape(video)[1:3] - size + 1, tf.float32)
     corner = tf.cast(choices["crop"] * places, tf.int32)
     y, x = corner[0], corner[1]
@@ -123,9 +136,20 @@ def preprocess(spec: ClipSpec, clip: Tensors, choices: Tensors) -> Tensors:
     video = tf.ensure_shape(video, [spec.num_frames, size, size, 3])
     if spec.flip:
         video = tf.cond(choices["flip"], lambda: _mirrored(video), lambda: video)
+    return video
 
+
+def _spectrogram(
+    spec: ClipSpec, waveform: Int16[tf.Tensor, " samples"], choices: Tensors
+) -> Float32[tf.Tensor, "frames mels 1"]:
+    """Turns the sound into a log-mel spectrogram and masks it.
+
+    It is made for one clip at a time, although for a batch it would be faster: a matrix
+    product may round differently for another batch size, and so for another number of
+    processes.
+    """
     mel = audio.log_mel(
-        tf.cast(clip["waveform"], tf.float32)[tf.newaxis] / 2**15,
+        tf.cast(waveform, tf.float32)[tf.newaxis] / 2**15,
         mel_frames=spec.mel_frames,
         mel_bins=spec.mel_bins,
         hop=spec.hop,
@@ -135,13 +159,7 @@ def preprocess(spec: ClipSpec, clip: Tensors, choices: Tensors) -> Tensors:
         mel = audio.freq_mask(mel, spec.freq_mask, choices["freq_mask"][tf.newaxis])
     if spec.time_mask:
         mel = audio.time_mask(mel, spec.time_mask, choices["time_mask"][tf.newaxis])
-    return {
-        "video": video,
-        "audio": mel[0, :, :, tf.newaxis],
-        "clip_id": tf.cast(clip["clip_id"], tf.int32),
-        "label": tf.cast(clip["label"], tf.int32),
-        "mask": tf.constant(True),
-    }
+    return mel[0, :, :, tf.newaxis]
 
 
 def _mirrored(video: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,7 @@
 """Clips in memory with the interface of `data_pipelines.clips.ClipData`."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 
@@ -32,6 +34,16 @@ class ArrayClips:
     def labels(self, split):
         return self._arrays[split]["label"]
 
+    def index(self, split):
+        """The columns of `shards.SplitIndex` that concern labels."""
+        n = self.num_clips(split)
+        return SimpleNamespace(
+            label=self.labels(split),
+            video_id=np.array([f"{split}_{i}" for i in range(n)]),
+            fold=np.full(n, -1),
+            partitions=np.full(n, ""),
+        )
+
     def usable(self, split, modalities=("video", "audio")):
         return np.ones(self.num_clips(split), bool)
 
@@ -47,6 +59,11 @@ class ArrayClips:
 
     def eval_batches(self, split, *, batch_size, clip_ids=None):
         ids = np.arange(self.num_clips(split)) if clip_ids is None else clip_ids
+        for i in range(0, len(ids), batch_size):
+            yield self._batch(split, ids[i : i + batch_size], batch_size)
+
+    def view_batches(self, split, views, *, batch_size, clip_ids):
+        ids = np.repeat(clip_ids, views.clips * views.crops)
         for i in range(0, len(ids), batch_size):
             yield self._batch(split, ids[i : i + batch_size], batch_size)
 

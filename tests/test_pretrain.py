@@ -206,7 +206,7 @@ def build(config, clips, workdir, mesh):
 def test_workdir_of_another_config_is_refused(
     tiny_config, tiny_clips, one_device, tmp_path
 ):
-    build(tiny_config, tiny_clips, tmp_path, one_device).checkpoints.close()
+    build(tiny_config, tiny_clips, tmp_path, one_device).loop.close()
     tiny_config.optimizer.momentum = 0.5
     with pytest.raises(UserError, match=r"optimizer\.momentum: 0\.9 -> 0\.5"):
         build(tiny_config, tiny_clips, tmp_path, one_device)

@@ -1,6 +1,7 @@
 """The config of a pretraining job: its keys, what they mean, and how it is checked."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,6 +18,7 @@ def pretrain_config() -> ConfigDict:
     batch of 32 are widely quoted but unverified).
     """
     config = ConfigDict()
+    config.name = ""  # of the encoders in tables of results; default: the method
     config.method = "xdc"  # a key of clustering.targets.METHODS
     config.same_modality = "video"  # what both encoders of xdc_same see
     config.seed = 0
@@ -166,38 +168,55 @@ def unknown_key(key: str, known: dict[str, Any]) -> str:
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for unknown or missing keys and values that cannot work."""
-    known, found = flatten(pretrain_config()), flatten(config)
+    check_keys(config, pretrain_config())
+    targets.make_plan(config.method, config.same_modality)
+    check_values(
+        config,
+        at_least={
+            "batch_size": 1,
+            "epochs": 1,
+            "iterations": 0,
+            "patience": 0,
+            "clips_per_record": 1,
+            "checkpoint_every_steps": 1,
+            "log_every_steps": 1,
+            "clustering.k_video": 1,
+            "clustering.k_audio": 1,
+            "clustering.k_joint": 1,
+        },
+        one_of={
+            "dtype": ("float32", "bfloat16"),
+            "video_normalization": ("kinetics", "clip"),
+            "optimizer.schedule": ("cosine", "step"),
+        },
+    )
+    if not 0 <= config.held_out < 1:
+        raise UserError(f"config.held_out is {config.held_out}; expected 0 <= x < 1")
+    if config.patience and not config.held_out:
+        raise UserError("config.patience needs held-out clips: set config.held_out > 0")
+
+
+def check_keys(config: ConfigDict, expected: ConfigDict) -> None:
+    """Raises UserError unless a config has the keys of another, and no others."""
+    known, found = flatten(expected), flatten(config)
     for key in found:
         if key not in known:
             raise UserError(unknown_key(key, known))
     for key in known:
         if key not in found:
             raise UserError(f"config.{key} is missing; its default is {known[key]!r}")
-    targets.make_plan(config.method, config.same_modality)
-    at_least = {
-        "batch_size": 1,
-        "epochs": 1,
-        "iterations": 0,
-        "patience": 0,
-        "clips_per_record": 1,
-        "checkpoint_every_steps": 1,
-        "log_every_steps": 1,
-        "clustering.k_video": 1,
-        "clustering.k_audio": 1,
-        "clustering.k_joint": 1,
-    }
+
+
+def check_values(
+    config: ConfigDict,
+    at_least: Mapping[str, float],
+    one_of: Mapping[str, Sequence[Any]],
+) -> None:
+    """Raises UserError for values below a minimum, or that are none of a choice."""
+    found = flatten(config)
     for key, low in at_least.items():
         if found[key] < low:
             raise UserError(f"config.{key} is {found[key]}; expected at least {low}")
-    one_of = {
-        "dtype": ("float32", "bfloat16"),
-        "video_normalization": ("kinetics", "clip"),
-        "optimizer.schedule": ("cosine", "step"),
-    }
     for key, values in one_of.items():
         if found[key] not in values:
             raise UserError(f"config.{key} is {found[key]!r}; expected one of {values}")
-    if not 0 <= config.held_out < 1:
-        raise UserError(f"config.held_out is {config.held_out}; expected 0 <= x < 1")
-    if config.patience and not config.held_out:
-        raise UserError("config.patience needs held-out clips: set config.held_out > 0")

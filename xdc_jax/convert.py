@@ -109,6 +109,7 @@ def read_torch(name_or_file: str, model: str | None = None) -> tuple[SavedEncode
         normalization="kinetics",
         source=f"{path.name}, SHA-256 {digest}",
         variables=variables,
+        pretraining={"name": Path(name_or_file).stem},
     )
     return encoder, agreement
 

@@ -16,29 +16,25 @@ import dataclasses
 import json
 import logging
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
-from tqdm import tqdm
 
 from xdc_jax import config as config_lib
 from xdc_jax import parallel, results
 from xdc_jax.clustering import assignments as assignments_lib
 from xdc_jax.clustering import sampling, targets
 from xdc_jax.errors import UserError
-from xdc_jax.training import metrics as metrics_lib
 from xdc_jax.training import optimizer, steps
 from xdc_jax.training import state as state_lib
 from xdc_jax.training import workdir as workdir_lib
-from xdc_jax.training.checkpoint import Checkpoints, Position
 from xdc_jax.training.extraction import extract
-from xdc_jax.training.feed import Feed
+from xdc_jax.training.loop import TrainingLoop
 from xdc_jax.training.probe import linear_probe
 
 log = logging.getLogger(__name__)
@@ -70,7 +66,7 @@ class Pretraining:
         self.held_out = sampling.held_out(self.usable, config.held_out, config.seed)
         self.classes = self._count_classes()
         self._check_data()
-        workdir_lib.claim(self.workdir, config, clips.fingerprint)
+        workdir_lib.claim(self.workdir, config, {"data": clips.fingerprint})
 
         self.iterations, self.epochs = config.iterations, config.epochs
         if config.method == "supervised":  # labels do not change: one long iteration
@@ -86,42 +82,43 @@ class Pretraining:
             )
 
         self.networks, state = state_lib.create(config, self.plan)
-        self.state = parallel.replicate(state, mesh)
+        initial = parallel.replicate(state, mesh)
         self.extract_step = steps.compile_extract_step(mesh, self.networks)
         self.train_step = steps.compile_train_step(
             mesh, self.networks, optimizer.make(config.optimizer)
         )
-        self.checkpoints = Checkpoints(self.workdir)
-        self.position = Position()
-        saved = self.checkpoints.latest_step()
-        if saved is not None:
-            self.position = self.checkpoints.position(saved)
-            like = self.state if not self.iterations else self._with_new_heads(0)
-            self.state = self.checkpoints.state(saved, like)
-            log.info("resuming after step %d of %s", saved, self.workdir)
-        self.log = metrics_lib.MetricsLog(self.workdir, self.position.metrics_lines)
-        self._started = time.monotonic() - self.position.seconds
+        self.loop = TrainingLoop(
+            self.workdir,
+            config,
+            mesh,
+            initial,
+            lambda: self._with_new_heads(initial, 0) if self.iterations else initial,
+        )
 
     def run(self) -> dict[str, Any]:
         """Runs every iteration and returns the row of results.json."""
         try:
             return self._evaluate(self._iterate())
         finally:
-            self.log.close()
-            self.checkpoints.close()
+            self.loop.close()
 
     def _iterate(self) -> Any:
         """Clusters and trains in turn; returns the clusters of the last iteration."""
         previous = None
-        if self.position.iteration:
-            previous = self._load_clusters(self.position.iteration - 1)
-        for iteration in range(self.position.iteration, self.iterations):
+        if self.loop.position.iteration:
+            previous = self._load_clusters(self.loop.position.iteration - 1)
+        for iteration in range(self.loop.position.iteration, self.iterations):
             found = self._cluster(iteration, previous)
-            if self.position.epoch == self.position.batch == 0:
-                self.state = self._with_new_heads(iteration)
+            if self._is_at_start:
+                self.loop.state = self._with_new_heads(self.loop.state, iteration)
             self._train(iteration, self._labels(found))
             previous = found
         return previous
+
+    @property
+    def _is_at_start(self) -> bool:
+        """Whether no step of the iteration has been done."""
+        return self.loop.position.epoch == self.loop.position.batch == 0
 
     def _cluster(self, iteration: int, previous: Any, plan=None) -> Any:
         """Extracts features and clusters them, unless that was done before."""
@@ -149,9 +146,9 @@ class Pretraining:
                 if key.startswith(("nmi", "probe"))
             }
             log.info("iteration %d: %s", iteration, _text(measures))
-        if self.position.epoch == self.position.batch == 0:
-            self.log.write(
-                int(self.state.step), {"iteration": iteration, **found.metrics}
+        if self._is_at_start:
+            self.loop.log.write(
+                self.loop.step, {"iteration": iteration, **found.metrics}
             )
         return found
 
@@ -161,7 +158,7 @@ class Pretraining:
     def _extract(self, split: str, clip_ids=None) -> dict[str, np.ndarray]:
         return extract(
             self.extract_step,
-            self.state,
+            self.loop.state,
             self.networks,
             self.clips,
             split,
@@ -176,24 +173,21 @@ class Pretraining:
         used = {name for heads in self.plan.heads.values() for name in heads}
         return {name: tables[name] for name in sorted(used)}
 
-    def _with_new_heads(self, iteration: int) -> state_lib.TrainState:
+    def _with_new_heads(
+        self, state: state_lib.TrainState, iteration: int
+    ) -> state_lib.TrainState:
         state = state_lib.reset_heads(
-            self.state, self.networks, self.classes, self.config, iteration
+            state, self.networks, self.classes, self.config, iteration
         )
         return parallel.replicate(state, self.mesh)
 
     def _train(self, iteration: int, labels: dict[str, np.ndarray]) -> None:
         """Trains until the epochs are used up or the held-out loss stops falling."""
-        position, config = self.position, self.config
+        loop, config = self.loop, self.config
+        position = loop.position
         device_labels = parallel.replicate(labels, self.mesh)
         rates = {
-            name: optimizer.learning_rate(
-                config.optimizer,
-                modality,
-                config.batch_size,
-                self.steps_per_epoch,
-                self.epochs,
-            )
+            name: dict.fromkeys(("body", "head"), self._learning_rate(modality))
             for name, modality in self.plan.encoders.items()
         }
         while position.iteration == iteration:
@@ -205,26 +199,34 @@ class Pretraining:
                 improved = total < position.best_loss
                 position.best_loss = min(position.best_loss, total)
                 position.stale_epochs = 0 if improved else position.stale_epochs + 1
-            step = int(self.state.step)
-            self.log.write(
-                step, {"iteration": iteration, "epoch": position.epoch, **values}
+            loop.log.write(
+                loop.step, {"iteration": iteration, "epoch": position.epoch, **values}
             )
             log.info(
                 "iteration %d, epoch %d: %s",
                 iteration,
                 position.epoch,
-                _text({**values, **self.timing}),
+                _text({**values, **loop.timing}),
             )
             plateau = config.patience and position.stale_epochs >= config.patience
             position.epoch, position.batch = position.epoch + 1, 0
             if position.epoch == self.epochs or plateau:
                 position.iteration, position.epoch = iteration + 1, 0
                 position.best_loss, position.stale_epochs = float("inf"), 0
-            self._save(step)
+            loop.save()
+
+    def _learning_rate(self, modality: str) -> Callable[[int], float]:
+        return optimizer.learning_rate(
+            self.config.optimizer,
+            self.config.optimizer[f"lr_{modality}"],
+            batch_size=self.config.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.epochs,
+        )
 
     def _train_epoch(self, labels, device_labels, rates) -> dict[str, float]:
         """Trains to the end of the epoch; returns the metrics of its last step."""
-        position, config = self.position, self.config
+        position, config = self.loop.position, self.config
         epoch = position.iteration * self.epochs + position.epoch
         draws = sampling.draws(
             self.usable & ~self.held_out,
@@ -241,45 +243,16 @@ class Pretraining:
             draws=draws,
             start_batch=position.batch,
         )
-        feed = Feed(batches, ("clip_id", *self.plan.modalities), self.mesh)
-        first = position.epoch * self.steps_per_epoch
-        with tqdm(
-            total=self.steps_per_epoch,
-            initial=position.batch,
-            desc=f"iteration {position.iteration + 1}/{self.iterations}, "
+        return self.loop.train_epoch(
+            self.train_step,
+            batches,
+            self.plan.modalities,
+            device_labels,
+            rates,
+            num_steps=self.steps_per_epoch,
+            description=f"iteration {position.iteration + 1}/{self.iterations}, "
             f"epoch {position.epoch + 1}/{self.epochs}",
-            leave=False,
-            disable=None,
-        ) as bar:
-            for inputs in feed:
-                lr = {
-                    name: jnp.float32(rate(first + position.batch))
-                    for name, rate in rates.items()
-                }
-                self.state, metrics = self.train_step(
-                    self.state, inputs, device_labels, lr
-                )
-                feed.stepped(metrics)
-                position.batch += 1
-                bar.update()
-                last = position.batch == self.steps_per_epoch
-                step = first + position.batch
-                save = step % config.checkpoint_every_steps == 0 and not last
-                if last or save or step % config.log_every_steps == 0:
-                    values = metrics_lib.fetch_finite(metrics, int(self.state.step))
-                if step % config.log_every_steps == 0 and not last:
-                    where = {"iteration": position.iteration, "epoch": position.epoch}
-                    self.log.write(int(self.state.step), {**where, **values})
-                if save:
-                    self._save(int(self.state.step))
-        self.timing = feed.timing(config.batch_size)
-        self.log.write_timing(int(self.state.step), self.timing)
-        if position.batch != self.steps_per_epoch:
-            raise UserError(
-                f"the data gave {position.batch} batches in epoch {epoch}, expected "
-                f"{self.steps_per_epoch}; were its files changed during the run?"
-            )
-        return values
+        )
 
     def _held_out_loss(self, labels: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns the cross-entropy of each head on the held-out clips."""
@@ -289,14 +262,9 @@ class Pretraining:
             f"held_out_loss/{name}/{target}": steps.mean_loss(
                 head, features[name][ids], labels[target][ids]
             )
-            for name, encoder in self.state.encoders.items()
+            for name, encoder in self.loop.state.encoders.items()
             for target, head in encoder.heads.items()
         }
-
-    def _save(self, step: int) -> None:
-        self.position.metrics_lines = self.log.num_lines
-        self.position.seconds = time.monotonic() - self._started
-        self.checkpoints.save(step, self.state, self.position)
 
     def _probe(self, features: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns encoder -> accuracy of a linear probe, where there are labels."""
@@ -322,9 +290,8 @@ class Pretraining:
             self.plan, clusterings={name: (name,) for name in encoders}
         )
         metrics = self._cluster(self.iterations, previous, each).metrics
-        if self.checkpoints.latest_step() is None:  # random encoders
-            self._save(int(self.state.step))
-        self.position.seconds = time.monotonic() - self._started
+        if self.loop.checkpoints.latest_step() is None:  # random encoders
+            self.loop.save()
         row = {
             "data": Path(self.clips.data_dir).name,
             "method": self.config.method if self.iterations else "random",
@@ -333,7 +300,7 @@ class Pretraining:
             "audio_probe": metrics.get("probe/audio"),
             "nmi_video": metrics.get("nmi/video/labels"),
             "nmi_audio": metrics.get("nmi/audio/labels"),
-            "seconds": round(self.position.seconds, 1),
+            "seconds": round(self.loop.seconds, 1),
         }
         results.write(self.workdir / "results.json", [row])
         return row
@@ -398,9 +365,9 @@ def main() -> None:
     config = flags.FLAGS.config
     config_lib.check(config)
     spec = clips_lib.ClipSpec(**config.clip)
-    clips = clips_lib.ClipData(
-        shards.open_prepared(flags.FLAGS.data), spec, config.seed
-    )
+    plan = targets.make_plan(config.method, config.same_modality)
+    prepared = shards.open_prepared(flags.FLAGS.data)
+    clips = clips_lib.ClipData(prepared, spec, config.seed, plan.modalities)
     row = pretrain(config, clips, flags.FLAGS.workdir)
     json.dump(row, sys.stdout, indent=2)
     print()

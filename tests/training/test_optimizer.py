@@ -44,8 +44,10 @@ def test_updates_equal_pytorch_nesterov_with_decay_on_weights_only():
 
 def test_cosine_warms_up_linearly_and_ends_near_zero():
     config = pretrain_config().optimizer
-    config.lr_video, config.warmup_epochs = 0.4, 2.0
-    rate = optimizer.learning_rate(config, "video", 128, steps_per_epoch=5, epochs=10)
+    config.warmup_epochs = 2.0
+    rate = optimizer.learning_rate(
+        config, 0.4, batch_size=128, steps_per_epoch=5, epochs=10
+    )
     peak = 0.4 * 128 / 256
     np.testing.assert_allclose(
         [rate(i) for i in range(10)], peak * np.arange(1, 11) / 10, rtol=1e-6
@@ -58,9 +60,11 @@ def test_cosine_warms_up_linearly_and_ends_near_zero():
 
 def test_step_schedule_falls_at_its_epochs():
     config = pretrain_config().optimizer
-    config.schedule, config.warmup_epochs, config.lr_audio = "step", 1.0, 0.256
+    config.schedule, config.warmup_epochs = "step", 1.0
     config.step_epochs, config.step_factor = (2, 4), 0.1
-    rate = optimizer.learning_rate(config, "audio", 256, steps_per_epoch=4, epochs=6)
+    rate = optimizer.learning_rate(
+        config, 0.256, batch_size=256, steps_per_epoch=4, epochs=6
+    )
     by_epoch = [float(rate(4 * epoch + 2)) for epoch in range(6)]
     np.testing.assert_allclose(
         by_epoch, [0.192, 0.256, 0.0256, 0.0256, 0.00256, 0.00256], rtol=1e-5

@@ -24,7 +24,8 @@ def run_steps(config, clips, mesh, num_steps):
     labels["video"][::7] = -1  # clips without a pseudo-label
     labels = parallel.replicate(labels, mesh)
     step = steps.compile_train_step(mesh, networks, optimizer.make(config.optimizer))
-    rates = {name: jnp.float32(0.02) for name in plan.encoders}
+    rate = {"body": jnp.float32(0.02), "head": jnp.float32(0.02)}
+    rates = dict.fromkeys(plan.encoders, rate)
     metrics = []
     epoch = 0
     while len(metrics) < num_steps:
@@ -97,7 +98,8 @@ def test_loss_and_accuracy_equal_numpy(tiny_config, tiny_clips, one_device):
         one_device, networks, optimizer.make(tiny_config.optimizer)
     )
     tables = {"video": labels, "audio": labels}
-    zero = {"video": jnp.float32(0), "audio": jnp.float32(0)}
+    rate = {"body": jnp.float32(0), "head": jnp.float32(0)}
+    zero = {"video": rate, "audio": rate}
     _, metrics = step(
         parallel.replicate(train_state, one_device),
         parallel.shard_batch(inputs, one_device),

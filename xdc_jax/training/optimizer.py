@@ -28,23 +28,22 @@ def make(config: ConfigDict) -> optax.GradientTransformation:
 
 def learning_rate(
     config: ConfigDict,
-    modality: str,
+    peak: float,
+    *,
     batch_size: int,
     steps_per_epoch: int,
     epochs: int,
 ) -> Callable[[int], float]:
     """Returns step of the iteration -> learning rate.
 
-    The peak is `lr_video` or `lr_audio`, scaled linearly with the batch size.
-
     Args:
         config: `config.optimizer`.
-        modality: `video` or `audio`.
+        peak: for batches of `LR_BATCH_SIZE` clips; scaled linearly with the batch size.
         batch_size: clips per step over all devices.
         steps_per_epoch: steps per epoch.
         epochs: epochs of an iteration, at most.
     """
-    peak = config[f"lr_{modality}"] * batch_size / LR_BATCH_SIZE
+    peak = peak * batch_size / LR_BATCH_SIZE
     warmup = round(config.warmup_epochs * steps_per_epoch)
     total = epochs * steps_per_epoch
     if config.schedule == "cosine":

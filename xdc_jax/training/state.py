@@ -104,23 +104,37 @@ def create(config: ConfigDict, plan: Plan) -> tuple[dict[str, Network], TrainSta
     """
     networks, encoders = {}, {}
     for name, modality in plan.encoders.items():
-        model = config[f"{modality}_model"]
-        module = registry.create(
-            model.name,
-            width=model.width,
-            stage_sizes=tuple(model.stage_sizes),
-            dtype=jnp.dtype(config.dtype),
-            bn_axis_name=DATA_AXIS if config.sync_bn else None,
-            rngs=nnx.Rngs(stream(config.seed, f"init_{name}")),
-        )
-        graphdef, params, batch_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-        networks[name] = Network(
-            modality, config.video_normalization, graphdef, module.feature_dim
-        )
-        encoders[name] = EncoderState(
-            nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), {}, None
+        networks[name], encoders[name] = create_encoder(
+            config, config[f"{modality}_model"], modality, name
         )
     return networks, TrainState(jnp.int32(0), encoders)
+
+
+def create_encoder(
+    config: ConfigDict, model: ConfigDict, modality: str, name: str
+) -> tuple[Network, EncoderState]:
+    """Returns an encoder at initialisation, without heads.
+
+    Args:
+        config: of pretraining or finetuning.
+        model: name, width and stage sizes.
+        modality: `video` or `audio`.
+        name: of the encoder; weights are a function of (config.seed, name) alone.
+    """
+    module = registry.create(
+        model.name,
+        width=model.width,
+        stage_sizes=tuple(model.stage_sizes),
+        dtype=jnp.dtype(config.dtype),
+        bn_axis_name=DATA_AXIS if config.sync_bn else None,
+        rngs=nnx.Rngs(stream(config.seed, f"init_{name}")),
+    )
+    graphdef, params, batch_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    network = Network(
+        modality, config.video_normalization, graphdef, module.feature_dim
+    )
+    params, batch_stats = nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+    return network, EncoderState(params, batch_stats, {}, None)
 
 
 def reset_heads(

@@ -27,6 +27,7 @@ RGB_STD = (0.22803, 0.22145, 0.216989)
 CPU_VALUES_AT_ONCE = 2 * 8 * 112 * 112 * 3
 
 Batch = dict[str, Array]
+Rates = dict[str, Float[Array, ""]]  # of the encoder (`body`) and its heads (`head`)
 Metrics = dict[str, Float[Array, ""]]
 
 
@@ -102,10 +103,11 @@ def train_step(
     state: TrainState,
     batch: Batch,
     labels: dict[str, Int[Array, " n"]],
-    learning_rates: dict[str, Float[Array, ""]],
+    learning_rates: dict[str, Rates],
     *,
     networks: dict[str, Network],
     optimizer: optax.GradientTransformation,
+    frozen: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Does one step of every encoder on this core's part of a batch.
 
@@ -116,9 +118,10 @@ def train_step(
         state: replicated.
         batch: this core's rows; needs `clip_id` and each encoder's modality.
         labels: clustering -> pseudo-label of each clip id, -1 where it has none.
-        learning_rates: encoder name -> rate of this step.
+        learning_rates: encoder name -> rates of this step.
         networks: encoder name -> structure.
         optimizer: see `optimizer.make`.
+        frozen: only the heads learn; the encoders are in eval mode.
 
     Returns:
         The new state, and per encoder and head `loss/E/H` and `accuracy/E/H`.
@@ -127,7 +130,11 @@ def train_step(
     def loss_fn(trainable, encoder: EncoderState, network: Network):
         params, heads = trainable
         inputs = encoder_inputs(network, batch)
-        features, batch_stats = network.apply(params, encoder.batch_stats, inputs, True)
+        if frozen:
+            params = jax.lax.stop_gradient(params)
+        features, batch_stats = network.apply(
+            params, encoder.batch_stats, inputs, not frozen
+        )
         sums = _head_sums(heads, features, labels, batch["clip_id"])
         # The part of the global mean that this core adds.
         loss, means = 0.0, {}
@@ -147,13 +154,23 @@ def train_step(
         # Per-core statistics stay per core within a step; the running ones are shared.
         batch_stats = jax.lax.pmean(batch_stats, DATA_AXIS)
         updates, opt_state = optimizer.update(grads, encoder.opt_state, trainable)
-        updates = jax.tree.map(lambda u, lr=learning_rates[name]: -lr * u, updates)
+        rates = learning_rates[name]
+        updates = (
+            _times(-rates["body"], updates[0]),
+            _times(-rates["head"], updates[1]),
+        )
         params, heads = optax.apply_updates(trainable, updates)
+        if frozen:
+            params, batch_stats = encoder.params, encoder.batch_stats
         encoders[name] = EncoderState(params, batch_stats, heads, opt_state)
         for target, (loss, accuracy) in means.items():
             metrics[f"loss/{name}/{target}"] = loss
             metrics[f"accuracy/{name}/{target}"] = accuracy
     return TrainState(state.step + 1, encoders), metrics
+
+
+def _times(factor: Float[Array, ""], tree: Any) -> Any:
+    return jax.tree.map(lambda array: factor * array, tree)
 
 
 def extract_step(
@@ -201,9 +218,12 @@ def compile_train_step(
     mesh: Mesh,
     networks: dict[str, Network],
     optimizer: optax.GradientTransformation,
+    frozen: bool = False,
 ) -> Callable:
     """Returns `train_step` jitted over the mesh; the state it is given is donated."""
-    step = functools.partial(train_step, networks=networks, optimizer=optimizer)
+    step = functools.partial(
+        train_step, networks=networks, optimizer=optimizer, frozen=frozen
+    )
     return map_over_data(
         step, mesh, (P(), P(DATA_AXIS), P(), P()), (P(), P()), donate=(0,)
     )

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -14,20 +15,20 @@ from xdc_jax.files import write_atomically
 log = logging.getLogger(__name__)
 
 
-def claim(workdir: Path, config: ConfigDict, fingerprint: str) -> None:
+def claim(workdir: Path, config: ConfigDict, made_from: Mapping[str, str]) -> None:
     """Writes config.json into a new workdir; checks that of one that is gone on with.
 
     Args:
         workdir: folder of the run; made if missing.
         config: of the run.
-        fingerprint: of its data.
+        made_from: `data`, `weights` -> what tells them from others.
 
     Raises:
-        UserError: the workdir belongs to a run of another config or on other data.
+        UserError: the workdir belongs to a run of another config, or made from others.
     """
     record = {
         "config": json.loads(config.to_json()),
-        "data": fingerprint,
+        **made_from,
         "versions": {
             name: importlib.metadata.version(name)
             for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -39,11 +40,12 @@ def claim(workdir: Path, config: ConfigDict, fingerprint: str) -> None:
         return
     try:
         before = json.loads(file.read_text())
-        if before["data"] != record["data"]:
-            raise UserError(
-                f"{file}: this workdir belongs to a run on other data (fingerprint "
-                f"{before['data']}, now {record['data']}); use a new workdir"
-            )
+        for kind, now in made_from.items():
+            if before[kind] != now:
+                raise UserError(
+                    f"{file}: this workdir belongs to a run on other {kind} (before: "
+                    f"{before[kind]}, now: {now}); use a new workdir"
+                )
         old = config_lib.flatten(ConfigDict(before["config"]))
         versions = before["versions"]
     except (ValueError, KeyError, TypeError) as error:

@@ -34,6 +34,8 @@ class SavedEncoder:
         source: where the weights come from, in words.
         variables: what it learned.
         clip: the fields of `ClipSpec` that it was trained with; empty if unknown.
+        pretraining: what tables of results say of it: `name`, and of a run of `xdc
+            pretrain` also `seed`, `k_video` and `k_audio`.
     """
 
     spec: ModelSpec
@@ -41,6 +43,7 @@ class SavedEncoder:
     source: str
     variables: Variables
     clip: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pretraining: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def network(self, dtype: DTypeLike = jnp.float32) -> Network:
         """Returns its structure, with activations of a type."""
@@ -82,6 +85,7 @@ def save(folder: str | Path, encoder: SavedEncoder) -> None:
         "normalization": encoder.normalization,
         "source": encoder.source,
         "clip": encoder.clip,
+        "pretraining": encoder.pretraining,
         "num_batches_tracked": variables.counters,
     }
     write_atomically(folder / _DESCRIPTION, json.dumps(description, indent=2).encode())
@@ -108,6 +112,7 @@ def load(folder: str | Path) -> SavedEncoder:
         spec = ModelSpec(model["name"], model["width"], tuple(model["stage_sizes"]))
         normalization, source = description["normalization"], description["source"]
         clip, counters = description["clip"], description["num_batches_tracked"]
+        pretraining = description.get("pretraining", {})
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: found no {_DESCRIPTION}, expected a folder that `xdc convert` "
@@ -117,7 +122,7 @@ def load(folder: str | Path) -> SavedEncoder:
         raise UserError(f"{file}: not an encoder of xdc ({error!r})") from error
     arrays = checkpoint.read_arrays((folder / _ARRAYS).absolute())
     variables = _variables(spec, arrays, arrays.get("head") or {}, counters, folder)
-    return SavedEncoder(spec, normalization, source, variables, clip)
+    return SavedEncoder(spec, normalization, source, variables, clip, pretraining)
 
 
 def of_run(workdir: str | Path, name: str) -> SavedEncoder:
@@ -149,7 +154,19 @@ def of_run(workdir: str | Path, name: str) -> SavedEncoder:
             spec, state["encoders"][name], {}, layout.counters(spec, step), workdir
         ),
         clip=config["clip"],
+        pretraining=_pretraining(config),
     )
+
+
+def _pretraining(config: dict[str, Any]) -> dict[str, Any]:
+    method = config["method"] if config["iterations"] else "random"
+    clustering = config["clustering"]
+    return {
+        "name": config["name"] or method,
+        "seed": config["seed"],
+        "k_video": clustering["k_video"],
+        "k_audio": clustering["k_audio"],
+    }
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:

@@ -1,0 +1,382 @@
+r"""Trains an encoder on a labelled data set, and tests it.
+
+Examples:
+  xdc finetune --config=configs/finetune_ucf101.py --data=data/ucf101 \
+      --weights=r2plus1d_18_xdc_audioset --workdir=runs/ucf101_xdc
+  xdc finetune --config=configs/finetune_esc50.py:train=fc_only --data=data/esc50 \
+      --weights=runs/xdc_kinetics --parts=1+2 --workdir=runs/esc50_fc
+  xdc finetune --config=configs/finetune_hmdb51.py --data=data/hmdb51 \
+      --weights=scratch --workdir=runs/hmdb51_scratch
+
+--weights is a run of `xdc pretrain` (of method=supervised for that baseline), what
+`xdc convert` wrote or reads, or `scratch`: random weights. With train=full all weights
+are trained, with train=fc_only the classifier on a frozen encoder.
+
+Official splits or folds, or else splits train and test (or val), divide the data; each
+part is a run of its own in a folder of the workdir, with checkpoints/, metrics.jsonl,
+and encoder/, which `xdc extract --weights=` reads. Started again, finished parts are
+kept and an interrupted one goes on where it stopped. results.json has a row per part:
+top-1 and top-5 accuracy of single clips, and of videos, whose softmax scores are
+averaged over config.test_clips evenly spread clips of each record of the video.
+"""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+from jaxtyping import Float
+from ml_collections import ConfigDict, config_flags
+
+from xdc_jax import convert, finetune_config, parallel, results
+from xdc_jax.clustering import targets
+from xdc_jax.errors import UserError
+from xdc_jax.evaluation import labelled, partition, scores
+from xdc_jax.evaluation.partition import Part
+from xdc_jax.files import write_atomically
+from xdc_jax.training import extraction, optimizer, steps
+from xdc_jax.training import state as state_lib
+from xdc_jax.training import workdir as workdir_lib
+from xdc_jax.training.loop import TrainingLoop
+from xdc_jax.weights import encoder_dir, layout
+from xdc_jax.weights.encoder_dir import SavedEncoder
+
+log = logging.getLogger(__name__)
+
+SCRATCH = "scratch"
+ROW_FILE = "row.json"
+MEASURES = {
+    "video_top1": "video top-1",
+    "video_top5": "video top-5",
+    "clip_top1": "clip top-1",
+    "clip_top5": "clip top-5",
+    "test_clips": "N",
+    "seconds": "seconds",
+}
+
+
+class Finetuning:
+    """Training and test on one part of a labelled data set."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        clips: Any,
+        part: Part,
+        weights: SavedEncoder | None,
+        workdir: str | Path,
+        mesh: Mesh,
+    ):
+        """Checks everything, builds the network and restores what there is.
+
+        Args:
+            config: see `finetune_config.finetune_config`.
+            clips: where clips come from; see `data_pipelines.clips.ClipData`.
+            part: which records train and which test.
+            weights: of the encoder; None draws them from config.seed.
+            workdir: a new folder, or that of an interrupted run of this config.
+            mesh: see `parallel.make_mesh`.
+        """
+        finetune_config.check(config)
+        parallel.check_batch_size(config.batch_size, mesh)
+        check_weights(config, weights)
+        self.config, self.clips, self.part, self.mesh = config, clips, part, mesh
+        self.weights, self.workdir = weights, Path(workdir)
+        self.train_ids, self.test_ids = labelled.records(
+            clips, part, config.modality, config.label_fraction, config.seed
+        )
+        self.steps_per_epoch = (
+            config.clips_per_record * len(self.train_ids) // config.batch_size
+        )
+        if not self.steps_per_epoch:
+            raise UserError(
+                f"{part.name}: config.batch_size is {config.batch_size}, more than the "
+                f"clips of an epoch: {config.clips_per_record} of each of "
+                f"{len(self.train_ids)} records; lower it, or raise "
+                "config.clips_per_record"
+            )
+        workdir_lib.claim(
+            self.workdir, config, {"data": clips.fingerprint, "weights": _name(weights)}
+        )
+
+        modality = config.modality
+        network, encoder = state_lib.create_encoder(
+            config, config[f"{modality}_model"], modality, modality
+        )
+        if weights is not None:
+            encoder = dataclasses.replace(
+                encoder,
+                params=weights.variables.params,
+                batch_stats=weights.variables.batch_stats,
+            )
+        self.networks = {modality: network}
+        initial = state_lib.reset_heads(
+            state_lib.TrainState(jnp.int32(0), {modality: encoder}),
+            self.networks,
+            {modality: {targets.LABEL: len(clips.class_names)}},
+            config,
+            iteration=0,
+        )
+        initial = parallel.replicate(initial, mesh)
+        self.train_step = steps.compile_train_step(
+            mesh,
+            self.networks,
+            optimizer.make(config.optimizer),
+            frozen=config.train == "fc_only",
+        )
+        self.extract_step = steps.compile_extract_step(mesh, self.networks)
+        self.loop = TrainingLoop(self.workdir, config, mesh, initial, lambda: initial)
+
+    def run(self) -> results.Row:
+        """Trains what is left, tests, and returns the row of results."""
+        try:
+            self._train()
+            row = self._row()
+        finally:
+            self.loop.close()
+        folder = self.workdir / "encoder"
+        if not encoder_dir.is_encoder(folder):
+            encoder_dir.save(folder, self._encoder())
+        write_atomically(self.workdir / ROW_FILE, json.dumps(row).encode())
+        return row
+
+    def _train(self) -> None:
+        config, position = self.config, self.loop.position
+        labels = {targets.LABEL: self.clips.index(self.part.train_split).label}
+        labels = parallel.replicate(labels, self.mesh)
+        draws = np.zeros(self.clips.num_clips(self.part.train_split), np.int32)
+        draws[self.train_ids] = config.clips_per_record
+        peaks = {"body": config.optimizer.lr_body, "head": config.optimizer.lr_head}
+        rates = {
+            part: optimizer.learning_rate(
+                config.optimizer,
+                peak,
+                batch_size=config.batch_size,
+                steps_per_epoch=self.steps_per_epoch,
+                epochs=config.epochs,
+            )
+            for part, peak in peaks.items()
+        }
+        while position.epoch < config.epochs:
+            batches = self.clips.train_batches(
+                self.part.train_split,
+                batch_size=config.batch_size,
+                epoch=position.epoch,
+                draws=draws,
+                start_batch=position.batch,
+            )
+            values = self.loop.train_epoch(
+                self.train_step,
+                batches,
+                (config.modality,),
+                labels,
+                {config.modality: rates},
+                num_steps=self.steps_per_epoch,
+                description=f"{self.part.name}, epoch "
+                f"{position.epoch + 1}/{config.epochs}",
+            )
+            self.loop.log.write(self.loop.step, {"epoch": position.epoch, **values})
+            text = [f"{k} {v:.3f}" for k, v in {**values, **self.loop.timing}.items()]
+            log.info(
+                "%s, epoch %d: %s", self.part.name, position.epoch, ", ".join(text)
+            )
+            position.epoch, position.batch = position.epoch + 1, 0
+            self.loop.save()
+
+    def clip_scores(self) -> Float[np.ndarray, "n classes"]:
+        """Returns softmax scores of the clips of the test records, record by record.
+
+        A record has `config.test_clips` of them, each the mean over its crops.
+        """
+        from data_pipelines.views import Views
+
+        config, (encoder,) = self.config, self.loop.state.encoders.values()
+        head = encoder.heads[targets.LABEL]
+        batches = self.clips.view_batches(
+            self.part.test_split,
+            Views(config.test_clips, config.test_crops),
+            batch_size=config.batch_size,
+            clip_ids=self.test_ids,
+        )
+        found = [
+            np.asarray(jax.nn.softmax(steps.head_logits(head, out[config.modality])))
+            for _, out in extraction.run(
+                self.extract_step,
+                {config.modality: (encoder.params, encoder.batch_stats)},
+                self.networks,
+                batches,
+                self.mesh,
+            )
+        ]
+        found = np.concatenate(found)
+        return found.reshape(-1, config.test_crops, found.shape[-1]).mean(axis=1)
+
+    def _row(self) -> results.Row:
+        config = self.config
+        index = self.clips.index(self.part.test_split)
+        of_clip = np.repeat(self.test_ids, config.test_clips)
+        measured = scores.accuracies(
+            self.clip_scores(), index.label[of_clip], index.video_id[of_clip]
+        )
+        train_videos = self.clips.index(self.part.train_split).video_id[self.train_ids]
+        return {
+            "verb": "finetune",
+            "data": Path(self.clips.data_dir).name,
+            "part": self.part.name,
+            "modality": config.modality,
+            "train": config.train,
+            **self._pretraining(),
+            "seed": config.seed,
+            "label_fraction": config.label_fraction,
+            "num_frames": config.clip.num_frames,
+            "crop_size": config.clip.crop_size,
+            "test_clips": config.test_clips,
+            "test_crops": config.test_crops,
+            "train_videos": len(np.unique(train_videos)),
+            "test_videos": len(np.unique(index.video_id[self.test_ids])),
+            **measured,
+            "seconds": round(self.loop.seconds, 1),
+        }
+
+    def _pretraining(self) -> dict[str, Any]:
+        found = {"name": SCRATCH} if self.weights is None else self.weights.pretraining
+        return {
+            "pretraining": found.get("name"),
+            "pretraining_seed": found.get("seed"),
+            "k_video": found.get("k_video"),
+            "k_audio": found.get("k_audio"),
+        }
+
+    def _encoder(self) -> SavedEncoder:
+        """Returns the trained encoder with its classifier."""
+        config, (encoder,) = self.config, self.loop.state.encoders.values()
+        params, stats, head = jax.device_get(
+            (encoder.params, encoder.batch_stats, encoder.heads[targets.LABEL])
+        )
+        spec = model_spec(config)
+        data = Path(self.clips.data_dir).name
+        name = self._pretraining()["pretraining"]
+        return SavedEncoder(
+            spec=spec,
+            normalization=config.video_normalization,
+            source=f"{_name(self.weights)}, finetuned on {data}, {self.part.name}",
+            variables=layout.Variables(
+                params, stats, head, layout.counters(spec, self.loop.step)
+            ),
+            clip=config.clip.to_dict(),
+            pretraining={
+                "name": f"{name}, finetuned on {data}, {self.part.name}",
+                "seed": config.seed,
+            },
+        )
+
+
+def model_spec(config: ConfigDict) -> layout.ModelSpec:
+    """Returns the structure of the encoder that a config asks for."""
+    model = config[f"{config.modality}_model"]
+    return layout.ModelSpec(model.name, model.width, tuple(model.stage_sizes))
+
+
+def check_weights(config: ConfigDict, weights: SavedEncoder | None) -> None:
+    """Raises UserError unless weights are of the encoder that the config asks for."""
+    if weights is None:
+        if config.train == "fc_only":
+            log.warning("fc_only on scratch: a classifier on random features")
+        return
+    found, expected = weights.spec, model_spec(config)
+    if found != expected:
+        raise UserError(
+            f"--weights: found {found.name} of width {found.width} and stages "
+            f"{found.stage_sizes}, expected {expected.name}, {expected.width}, "
+            f"{expected.stage_sizes} as in config.{config.modality}_model; change one of them"
+        )
+    if config.modality == "video" and weights.normalization != (
+        config.video_normalization
+    ):
+        raise UserError(
+            f"--weights: were trained with {weights.normalization!r} normalisation, "
+            f"but config.video_normalization is {config.video_normalization!r}; set it "
+            f"to {weights.normalization!r}"
+        )
+
+
+def _name(weights: SavedEncoder | None) -> str:
+    if weights is None:
+        return SCRATCH
+    return f"{weights.source}, {layout.digest(weights.variables)}"
+
+
+def finetune(
+    config: ConfigDict,
+    clips: Any,
+    weights: SavedEncoder | None,
+    workdir: str | Path,
+    parts: str = "all",
+    mesh: Mesh | None = None,
+) -> list[results.Row]:
+    """Runs (or goes on with) the parts of a finetuning job; returns their rows."""
+    finetune_config.check(config)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    workdir = Path(workdir)
+    splits = {split: clips.index(split) for split in clips.splits}
+    rows = []
+    for part in partition.parts(splits, parts):
+        folder = workdir / part.name.replace(" ", "_")
+        job = Finetuning(config, clips, part, weights, folder, mesh)
+        rows.append(_finished(folder) or job.run())
+        results.write(workdir / "results.json", rows)
+    return rows
+
+
+def _finished(folder: Path) -> results.Row | None:
+    file = folder / ROW_FILE
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def define_flags() -> None:
+    """Defines the flags of this verb."""
+    config_flags.DEFINE_config_file(
+        "config", None, "File with get_config(arg), as FILE.py or FILE.py:key=value,..."
+    )
+    flags.DEFINE_string("data", None, "Folder that `xdc prepare` wrote.")
+    flags.DEFINE_string("weights", None, "Run, encoder, released name, or `scratch`.")
+    flags.DEFINE_string("workdir", None, "Folder of the runs; made if missing.")
+    flags.DEFINE_string("parts", "all", "Numbers of official splits or folds: 1+3.")
+    flags.mark_flags_as_required(["config", "data", "weights", "workdir"])
+
+
+def open_clips(config: ConfigDict, data_dir: str | Path) -> Any:
+    """Opens the clips of a prepared directory as a finetuning job wants them."""
+    from data_pipelines import clips as clips_lib
+    from data_pipelines import shards
+
+    spec = clips_lib.ClipSpec(**config.clip)
+    if config.modality == "audio":
+        # A clip is as long as its sound, so that sounds are evenly spread in the test.
+        spec = dataclasses.replace(spec, num_frames=1, fps=1 / spec.audio_duration_s)
+    prepared = shards.open_prepared(Path(data_dir).expanduser())
+    return clips_lib.ClipData(prepared, spec, config.seed, (config.modality,))
+
+
+def main() -> None:
+    """Runs the verb."""
+    parallel.keep_freed_memory()
+    parallel.enable_compilation_cache()
+    args = flags.FLAGS
+    config = args.config
+    finetune_config.check(config)
+    weights = None
+    if args.weights != SCRATCH:
+        weights = convert.load(args.weights, config.modality)
+    clips = open_clips(config, args.data)
+    workdir = Path(args.workdir).expanduser()
+    rows = finetune(config, clips, weights, workdir, args.parts)
+    keys = ("data", "modality", "train", "pretraining")
+    print(results.table(rows, MEASURES, keys, "part"))
+    print(f"\n{workdir / 'results.json'} is written.")
