@@ -9,8 +9,8 @@ import threading
 def pinned(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
     """Returns a pool of `jobs` processes among which the cores are divided."""
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("i", 0)
-    return concurrent.futures.ProcessPoolExecutor(jobs, context, _start, (counter, jobs))
+    started = (context.Value("i", 0), jobs)
+    return concurrent.futures.ProcessPoolExecutor(jobs, context, _start, started)
 
 
 def _start(counter, jobs: int) -> None:

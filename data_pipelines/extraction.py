@@ -46,6 +46,7 @@ class Looked:
       duration_s: its length.
       label: class id, -1 where unlabelled.
       fold: cross-validation fold, -1 where none.
+      partitions: part in each of several official partitions, as in the manifest.
       has: which of `video` and `audio`.
       starts_s: start of each clip, seconds from `start_s`.
       fault: (reason, detail) if it is rejected: its clips are not to be used.
@@ -56,6 +57,7 @@ class Looked:
     duration_s: float
     label: int
     fold: int
+    partitions: str
     has: tuple[str, ...]
     starts_s: Float[np.ndarray, " clips"]
     fault: tuple[str, str] | None = None
@@ -128,6 +130,7 @@ class PreparedSource:
             duration_s=duration_s,
             label=int(index.label[clip_id]),
             fold=int(index.fold[clip_id]),
+            partitions=str(index.partitions[clip_id]),
             has=tuple(kind for kind, there in has.items() if there),
             starts_s=self.views.starts(self.spec, duration_s),
         )
@@ -255,6 +258,7 @@ class MediaSource:
                 duration_s=found.duration_s,
                 label=self._manifest.class_id(row),
                 fold=row.fold,
+                partitions=row.partitions,
                 has=found.has,
                 starts_s=found.starts_s[:num_clips],
                 fault=fault,

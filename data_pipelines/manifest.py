@@ -243,8 +243,10 @@ def _parse_row(manifest_path: Path, line: int, cells: dict[str, str | None]) -> 
     if not cell["path"]:
         raise fail("path", "the path of a media file")
     split = cell.get("split") or "train"
-    if not re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII):
-        raise fail("split", "letters, digits and underscores, such as train or test_1")
+    # TFDS takes the name `all` for all splits together.
+    if not re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII) or split == "all":
+        expected = "letters, digits and underscores, such as train or test_1, not all"
+        raise fail("split", expected)
     start_s = parse_seconds(cell.get("start_s") or "0")
     if start_s is None:
         raise fail("start_s", "seconds, 0 or more")

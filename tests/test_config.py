@@ -3,25 +3,46 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.clip_spec import ClipSpec
 from xdc_jax import config as config_lib
+from xdc_jax import finetune_config
 from xdc_jax.errors import UserError
 
+ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(
-    path.stem
-    for path in (Path(__file__).parent.parent / "configs").glob("*.py")
-    if path.stem != "__init__"
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.stem not in ("__init__", "shared")
 )
+FINETUNE = [name for name in CONFIGS if name.startswith("configs.finetune_")]
+PRETRAIN = [name for name in CONFIGS if name not in FINETUNE]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", PRETRAIN)
 def test_every_config_is_valid_and_takes_arguments(name):
-    get_config = importlib.import_module(f"configs.{name}").get_config
+    get_config = importlib.import_module(name).get_config
     config_lib.check(get_config())
     config = get_config("method=sdc,k=32,optimizer.momentum=0.5")
     config_lib.check(config)
     assert config.method == "sdc"
     assert config.clustering.k_video == config.clustering.k_audio == 32
     assert config.optimizer.momentum == 0.5
+    ClipSpec(**config.clip)
+
+
+@pytest.mark.parametrize("name", FINETUNE)
+def test_every_finetuning_config_is_valid_and_takes_arguments(name):
+    get_config = importlib.import_module(name).get_config
+    finetune_config.check(get_config())
+    config = get_config(
+        "train=fc_only,clip.num_frames=32,clip.crop_size=224,"
+        "clip.short_side=256,label_fraction=0.5"
+    )
+    finetune_config.check(config)
+    assert config.train == "fc_only"
+    assert config.label_fraction == 0.5
+    spec = ClipSpec(**config.clip)
+    assert (spec.num_frames, spec.crop_size, spec.short_side) == (32, 224, 256)
 
 
 def test_arguments_keep_the_type_of_the_default():

@@ -15,10 +15,11 @@ from data_pipelines.clips import ClipData
 from data_pipelines.extraction import PreparedSource
 from data_pipelines.phases import decode, scale
 from data_pipelines.views import Views
-from tests.clip_records import SMALL, make_splits, write
+from tests.clip_records import SMALL, make_record, make_splits, write
 from xdc_jax import evaluate, extract, parallel
 from xdc_jax.encoder import Encoder
 from xdc_jax.errors import UserError
+from xdc_jax.evaluation.rows import divide
 from xdc_jax.extract import Done, Job
 from xdc_jax.weights import layout
 from xdc_jax.weights.encoder_dir import SavedEncoder
@@ -64,6 +65,7 @@ def job(clips, out, views=None, **changes):
 
 def read(out, split):
     builder = tfds.builder_from_directory(out)
+    split = tfds.core.ReadInstruction(split)  # a string `all` is every split
     return tfds.as_numpy(builder.as_dataset(split, batch_size=-1))
 
 
@@ -154,6 +156,59 @@ def test_feature_maps(clips, tmp_path):
     assert maps.shape == (24, 1, 3, 3, 8)
     pooled = read(tmp_path / "mean", "train")["video_feature"]
     np.testing.assert_allclose(maps.mean((1, 2, 3)), pooled, rtol=1e-5)
+
+
+def test_official_partitions_are_carried_along(tmp_path):
+    rng = np.random.default_rng(1)
+    partitions = ["train/test", "test/train", "-/train", "", "train/-", "test/test"]
+    records = [
+        dataclasses.replace(make_record(rng, f"{i}.mp4", label=i % 2), partitions=text)
+        for i, text in enumerate(partitions)
+    ]
+    prepared = write(tmp_path / "p", {"all": records}, ["a", "b"], records_per_shard=2)
+    data = ClipData(prepared, SMALL, seed=0)
+    extract.extract(job(data, tmp_path / "f", views=Views(clips=3), per_clip=True))
+    found = read(tmp_path / "f", "all")["partitions"]
+    assert [text.decode() for text in found] == [p for p in partitions for _ in "123"]
+    first, second = divide(features.read(tmp_path / "f")["video"])
+    assert [first[0], second[0]] == ["split 1", "split 2"]
+    sides = [sorted(set(side.video_id)) for side in (*first[1:], *second[1:])]
+    assert sides == [
+        ["0.mp4", "4.mp4"],
+        ["1.mp4", "5.mp4"],
+        ["1.mp4", "2.mp4"],
+        ["0.mp4", "5.mp4"],
+    ]
+
+
+def test_names_are_written_down_and_change_nothing(clips, tmp_path):
+    named = {
+        name: dataclasses.replace(saved, pretraining={"name": "xdc", "seed": 3})
+        for name, saved in ENCODERS.items()
+    }
+    extract.extract(job(clips, tmp_path, data="ucf101", encoders=named))
+    before = contents(tmp_path)
+    pretraining = {"name": "xdc", "seed": 3}
+    assert features.read_request(tmp_path)["about"] == {
+        "data": "ucf101",
+        "pretraining": {"audio": pretraining, "video": pretraining},
+    }
+    # Renamed since: gone on with, under the new name.
+    assert extract.extract(job(clips, tmp_path, data="ucf")) == Done(30, 0, 0)
+    assert contents(tmp_path) == before
+    assert features.read_request(tmp_path)["about"] == {
+        "data": "ucf",
+        "pretraining": {"audio": {}, "video": {}},
+    }
+
+
+def test_features_of_an_earlier_format_are_not_gone_on_with(clips, tmp_path):
+    extract.extract(job(clips, tmp_path))
+    request = features.read_request(tmp_path)
+    del request["format_version"]
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    with pytest.raises(UserError, match=r"other features \(format_version differ\)"):
+        extract.extract(job(clips, tmp_path))
 
 
 def test_an_interrupted_extraction_is_gone_on_with(clips, tmp_path, monkeypatch):

@@ -139,6 +139,27 @@ def test_files_that_lack_something(tmp_path):
     assert np.isfinite(rows["audio_feature"]).all(1).tolist() == [True, False, True]
 
 
+def test_official_partitions_are_carried_along(tmp_path):
+    manifest = "path,label,split,partitions\n"
+    wanted = {"0.mkv": "train/test", "1.mkv": "test/-", "2.mkv": ""}
+    for name, partitions in wanted.items():
+        write_media(tmp_path / name, pictures=numbered_pictures(25))
+        manifest += f"{name},a,all,{partitions}\n"
+    (tmp_path / "m.csv").write_text(manifest)
+    extract.extract(job(tmp_path / "m.csv", tmp_path / "out"))
+    rows = read(tmp_path / "out", "all")
+    found = zip(rows["video_id"], rows["partitions"], strict=True)
+    assert {k.decode(): v.decode() for k, v in found} == wanted
+
+
+def test_the_name_of_the_data(tmp_path):
+    (tmp_path / "ucf101").mkdir()
+    (tmp_path / "ucf101" / "m.csv").write_text("path\n")
+    assert extract.data_name(tmp_path / "ucf101") == "ucf101"
+    assert extract.data_name(tmp_path / "ucf101" / "m.csv") == "ucf101"
+    assert extract.data_name(tmp_path / "ucf101" / ".." / "ucf101") == "ucf101"
+
+
 def test_nothing_to_read(tmp_path):
     with pytest.raises(UserError, match="expected a folder of media files"):
         job(tmp_path / "none", tmp_path / "out")
@@ -161,8 +182,12 @@ def test_a_full_disk_leaves_what_was_finished(tmp_path, monkeypatch):
     folder.mkdir()
     write_media(folder / "a.mkv", pictures=numbered_pictures(25))
 
+    write_atomically = features.write_atomically
+
     def full(path, data):
-        raise OSError(28, "No space left on device", str(path))
+        if path.name != features.REQUEST_FILE:
+            raise OSError(28, "No space left on device", str(path))
+        write_atomically(path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(features, "write_atomically", full)

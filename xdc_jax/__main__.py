@@ -19,8 +19,10 @@ VERBS = {
     "demo": ("xdc_jax.demo", "show XDC beat single-modal clustering, in minutes"),
     "evaluate": ("xdc_jax.evaluate", "features -> linear SVM, retrieval, clusters"),
     "extract": ("xdc_jax.extract", "clips -> features, as a TFDS data set"),
+    "finetune": ("xdc_jax.finetune", "train on labels, and test: clips and videos"),
     "prepare": ("data_pipelines.prepare", "media files -> shards of clips"),
     "pretrain": ("xdc_jax.pretrain", "the deep-clustering loop on prepared clips"),
+    "tables": ("xdc_jax.tables", "results of many runs -> the paper's tables"),
 }
 
 

@@ -23,7 +23,6 @@ Several hosts with the same folders share them.
 
 import dataclasses
 import itertools
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,13 +36,10 @@ from jax.experimental import multihost_utils
 from xdc_jax import convert, parallel
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation.rows import mean_per_group
-from xdc_jax.files import write_atomically
 from xdc_jax.training import steps
 from xdc_jax.training.extraction import run
 from xdc_jax.weights import encoder_dir, layout
 from xdc_jax.weights.encoder_dir import SavedEncoder
-
-REQUEST_FILE = "request.json"
 
 
 def define_flags() -> None:
@@ -85,6 +81,7 @@ class Job:
         feature_map: the last map, not its mean.
         batch_size: clips per step.
         out: folder of the features.
+        data: name of the data set, for tables of results.
     """
 
     source: Any
@@ -93,6 +90,7 @@ class Job:
     feature_map: bool
     batch_size: int
     out: Path
+    data: str = ""
 
     def request(self) -> dict[str, Any]:
         """Returns what the result is a function of, as JSON values."""
@@ -106,6 +104,16 @@ class Job:
             },
             "per_clip": self.per_clip,
             "feature_map": self.feature_map,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """Returns what tables of results say of it: names, which change nothing."""
+        return {
+            "data": self.data,
+            "pretraining": {
+                name: encoder.pretraining
+                for name, encoder in sorted(self.encoders.items())
+            },
         }
 
 
@@ -132,6 +140,7 @@ def main() -> None:
         feature_map=args.feature_map,
         batch_size=args.batch_size,
         out=out,
+        data=data_name(args.data or args.videos),
     )
     started = time.monotonic()
     done = extract(job)
@@ -143,6 +152,12 @@ def main() -> None:
         f"{out}: {done.num_rows} rows{rejected}; {done.num_clips} clips in "
         f"{seconds:.1f} s ({done.num_clips / seconds:.1f} clips/s)"
     )
+
+
+def data_name(location: str | Path) -> str:
+    """Returns the name of a folder, or of the one that a manifest is in."""
+    location = Path(location).expanduser().resolve()
+    return location.parent.name if location.is_file() else location.name
 
 
 def _source(args: flags.FlagValues, encoders: dict[str, SavedEncoder]) -> Any:
@@ -225,7 +240,7 @@ def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
 
     mesh = parallel.make_mesh(jax.local_devices()) if mesh is None else mesh
     parallel.check_batch_size(job.batch_size, mesh)
-    _claim(job)
+    features.claim(job.out, job.request(), job.about())
     apply, shapes = compile_encoders(job, mesh)
     paths, wanted = [], []
     for split, slices in job.source.slices.items():
@@ -278,29 +293,6 @@ def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
             f"{job.out / features.REJECTED_FILE}"
         )
     return Done(num_rows, len(rejected), num_clips)
-
-
-def _claim(job: Job) -> None:
-    """Makes the folder this job's; raises UserError if it is something else's."""
-    file = job.out / REQUEST_FILE
-    request = json.loads(json.dumps(job.request()))
-    if file.exists():
-        try:
-            found = json.loads(file.read_text())
-        except ValueError:
-            found = {}
-        differing = [key for key in request if found.get(key) != request[key]]
-        if differing:
-            raise UserError(
-                f"{job.out}: holds other features ({', '.join(differing)} differ); "
-                "choose another --out or remove it"
-            )
-    elif job.out.exists() and any(job.out.iterdir()):
-        raise UserError(
-            f"{job.out}: exists and holds no features; choose another --out"
-        )
-    else:
-        write_atomically(file, json.dumps(request, indent=1).encode())
 
 
 def compile_encoders(
@@ -378,6 +370,7 @@ def _rows(
         "end_s": np.float32(end_s),
         "label": column([record.label for record in records], np.int64),
         "fold": column([record.fold for record in records], np.int64),
+        "partitions": column([record.partitions for record in records], object),
     }
     for name, shape in shapes.items():
         values = np.concatenate([np.zeros((0, *shape), np.float32), *parts[name]])

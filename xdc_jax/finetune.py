@@ -101,9 +101,7 @@ class Finetuning:
                 f"{len(self.train_ids)} records; lower it, or raise "
                 "config.clips_per_record"
             )
-        workdir_lib.claim(
-            self.workdir, config, {"data": clips.fingerprint, "weights": _name(weights)}
-        )
+        claim(self.workdir, config, clips, weights)
 
         modality = config.modality
         network, encoder = state_lib.create_encoder(
@@ -294,7 +292,8 @@ def check_weights(config: ConfigDict, weights: SavedEncoder | None) -> None:
         raise UserError(
             f"--weights: found {found.name} of width {found.width} and stages "
             f"{found.stage_sizes}, expected {expected.name}, {expected.width}, "
-            f"{expected.stage_sizes} as in config.{config.modality}_model; change one of them"
+            f"{expected.stage_sizes} as in "
+            f"config.{config.modality}_model; change one of them"
         )
     if config.modality == "video" and weights.normalization != (
         config.video_normalization
@@ -328,15 +327,23 @@ def finetune(
     rows = []
     for part in partition.parts(splits, parts):
         folder = workdir / part.name.replace(" ", "_")
-        job = Finetuning(config, clips, part, weights, folder, mesh)
-        rows.append(_finished(folder) or job.run())
+        row_file = folder / ROW_FILE
+        if row_file.exists():
+            claim(folder, config, clips, weights)
+            rows.append(json.loads(row_file.read_text()))
+        else:
+            job = Finetuning(config, clips, part, weights, folder, mesh)
+            rows.append(job.run())
         results.write(workdir / "results.json", rows)
     return rows
 
 
-def _finished(folder: Path) -> results.Row | None:
-    file = folder / ROW_FILE
-    return json.loads(file.read_text()) if file.exists() else None
+def claim(
+    folder: Path, config: ConfigDict, clips: Any, weights: SavedEncoder | None
+) -> None:
+    """Makes the folder of a part this job's; UserError if it is another's."""
+    made_from = {"data": clips.fingerprint, "weights": _name(weights)}
+    workdir_lib.claim(folder, config, made_from)
 
 
 def define_flags() -> None:

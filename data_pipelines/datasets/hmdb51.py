@@ -6,7 +6,7 @@ and 1 (training), 2 (test) or 0 (neither). Both may lie anywhere below the folde
 long as a clip is in the folder of its class; case does not matter. Names hold
 characters such as `#`, `(`, `;`, `&`, `!` and `[`.
 
-All clips are in split `all`; `partitions` says what each is in splits 1, 2 and 3.
+All clips are in split `videos`; `partitions` says what each is in splits 1, 2 and 3.
 Listed clips without a file are missing, as <class>/<name>.avi.
 """
 

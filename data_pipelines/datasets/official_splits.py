@@ -41,13 +41,13 @@ class OfficialSplits:
             self._collection.problem(line, found, f"it in one part of split {split}")
 
     def gather(self, files: Mapping[Hashable, str]) -> None:
-        """Adds one row per clip, in split `all`; `files` are paths by key."""
+        """Adds one row per clip, in split `videos`; `files` are paths by key."""
         for key, clip in self._clips.items():
             self._collection.add_listed(
                 clip.line,
                 files.get(key),
                 clip.path,
                 label=clip.label,
-                split="all",
+                split="videos",
                 partitions="/".join(clip.parts.get(split, "-") for split in SPLITS),
             )

@@ -6,7 +6,7 @@ number`) and testlist01.txt to 03 (`Class/file`). Lists and clips may lie anywhe
 the folder, and case does not matter: the owners write both HandstandPushups (classInd,
 folder) and HandStandPushups (files). Labels are as in classInd.txt.
 
-All clips are in split `all`; `partitions` says what each is in splits 1, 2 and 3.
+All clips are in split `videos`; `partitions` says what each is in splits 1, 2 and 3.
 Listed clips without a file are missing, as UCF-101/<Class>/<file>.
 """
 

@@ -438,7 +438,7 @@ def test_ucf101_has_three_splits_and_mixed_case(tmp_path):
         (f"UCF-101/{pushups}/{handstand}", pushups, "train/test/test"),
         ("UCF-101/YoYo/v_YoYo_g01_c01.avi", "YoYo", "-/-/train"),
     ]
-    assert {row.split for row in result.rows} == {"all"}
+    assert {row.split for row in result.rows} == {"videos"}
     assert result.class_names == UCF_CLASSES
     assert result.missing == ("UCF-101/YoYo/v_YoYo_g25_c01.avi",)
     assert result.problems == ()
@@ -519,12 +519,12 @@ def test_hmdb51_has_three_splits_and_odd_names(tmp_path):
             (
                 "Brush_Hair/April_brush_hair_u_0.AVI",
                 "brush_hair",
-                "all",
+                "videos",
                 "train/test/-",
             ),
-            (f"clap/{ODD[0]}.avi", "clap", "all", "train/test/-"),
-            (f"clap/{ODD[1]}.avi", "clap", "all", "test/train/-"),
-            (f"clap/{ODD[2]}.avi", "clap", "all", "-/-/train"),
+            (f"clap/{ODD[0]}.avi", "clap", "videos", "train/test/-"),
+            (f"clap/{ODD[1]}.avi", "clap", "videos", "test/train/-"),
+            (f"clap/{ODD[2]}.avi", "clap", "videos", "-/-/train"),
         ]
     )
     assert all(os.path.isfile(row.location) for row in result.rows)

@@ -1,29 +1,17 @@
 """Linear SVM, retrieval and clusters on made-up features, against plain loops."""
 
+import dataclasses
+
+import joblib
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from tests.evaluation.rows import make_rows
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation import protocols
-from xdc_jax.evaluation.rows import FeatureRows, divide, mean_per_group
-
-
-def make_rows(seed, videos=60, clips=3, classes=4, spread=2.0, prefix="v"):
-    """Rows of several clips per video; a third of each feature is the class."""
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).normal(size=(classes, 12))
-    video = np.repeat(np.arange(videos), clips)
-    label = (np.arange(videos) % classes)[video]
-    features = centres[label] + spread * rng.normal(size=(len(video), 12))
-    order = rng.permutation(len(video))
-    return FeatureRows(
-        features=features[order].astype(np.float32),
-        label=label[order],
-        fold=video[order] % 3,
-        video_id=np.array([f"{prefix}{i}" for i in video[order]]),
-    )
 
 
 def test_svm_equals_scikit_learn_at_the_c_it_chose_and_a_loop_over_videos():
@@ -79,41 +67,102 @@ def test_clusters_of_separate_classes_are_pure():
     assert protocols.clusters(rows) == {"nmi": 1.0, "ari": 1.0, "purity": 1.0}
 
 
-def test_means_per_video():
-    values = np.array([[1.0], [2.0], [5.0]])
-    found = mean_per_group(values, np.array([1, 0, 1]))
-    np.testing.assert_array_equal(found, [[2.0], [3.0]])
-
-
-def test_folds_are_test_sets_in_turn_and_never_share_a_video():
+def test_one_class():
     rows = make_rows(1)
-    parts = list(divide({"train": rows}))
-    assert [name for name, _, _ in parts] == ["fold 0", "fold 1", "fold 2"]
-    for _, train, test in parts:
-        assert len(train) + len(test) == len(rows)
-        assert not set(train.video_id) & set(test.video_id)
-        assert len(np.unique(test.fold)) == 1
-
-
-def test_rows_without_label_or_features_are_left_out():
-    train, test = make_rows(1), make_rows(2, prefix="t")
-    train.label[:5] = -1
-    train.features[5:8] = np.nan
-    ((_, found, _),) = divide({"train": train, "test": test})
-    assert len(found) == len(train) - 8
-
-
-def test_bad_divisions():
-    rows = make_rows(1)
-    with pytest.raises(UserError, match="60 videos are in both training and test"):
-        list(divide({"train": rows, "test": rows}))
-    rows.fold[:] = -1
-    with pytest.raises(UserError, match="found splits train and no folds"):
-        list(divide({"train": rows}))
-    unlabelled = make_rows(2, prefix="t")
-    unlabelled.label[:] = -1
-    with pytest.raises(UserError, match="no test clip with label and features"):
-        list(divide({"train": rows, "test": unlabelled}))
     rows.label[:] = 1
     with pytest.raises(UserError, match="found 1 class in training"):
         protocols.linear_svm(rows, rows)
+
+
+def test_no_fit_sees_a_test_row(monkeypatch):
+    """Every fit, those of the search for C included, is of training rows alone."""
+    train, test = make_rows(1), make_rows(2, prefix="t")
+    fits = []
+    fit = LinearSVC.fit
+
+    def spy(self, features, label):
+        fits.append((self.C, np.array(features), np.array(label)))
+        return fit(self, features, label)
+
+    scalings = []
+    scale = StandardScaler.fit
+
+    def spy_scale(self, features, label=None):
+        scalings.append({row.tobytes() for row in np.float32(features)})
+        return scale(self, features, label)
+
+    monkeypatch.setattr(LinearSVC, "fit", spy)
+    monkeypatch.setattr(StandardScaler, "fit", spy_scale)
+    with joblib.parallel_config(backend="threading"):
+        first = protocols.linear_svm(train, test)
+        assert len(fits) == len(scalings) == 3 * len(protocols.SVM_C) + 1
+        assert {c for c, _, _ in fits} == set(protocols.SVM_C)
+        seen = set().union(*scalings)
+        assert seen == {row.tobytes() for row in train.features}
+        assert not seen & {row.tobytes() for row in test.features}
+        # In the search a video is left out as a whole: by its rows, in every fit.
+        for rows in scalings[:-1]:
+            for video in set(train.video_id):
+                mine = train.features[train.video_id == video]
+                assert len({row.tobytes() in rows for row in mine}) == 1
+        before = sorted((c, x.tobytes(), y.tobytes()) for c, x, y in fits)
+        fits.clear()
+        other = dataclasses.replace(
+            test, features=test.features[::-1] * 1e6, label=(test.label + 1) % 4
+        )
+        second = protocols.linear_svm(train, other)
+    assert second["svm_c"] == first["svm_c"]
+    assert sorted((c, x.tobytes(), y.tobytes()) for c, x, y in fits) == before
+
+
+def test_c_is_that_of_a_loop_over_folds_of_videos():
+    train, test = make_rows(3, spread=6.0), make_rows(4, prefix="t")
+    folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
+    groups = np.unique(train.video_id, return_inverse=True)[1]
+    means = []
+    for c in protocols.SVM_C:
+        scores = []
+        for fit, held_out in folds.split(train.features, train.label, groups):
+            assert not set(groups[fit]) & set(groups[held_out])
+            scaler = StandardScaler().fit(train.features[fit])
+            x = scaler.transform(train.features) / np.sqrt(12)
+            svm = LinearSVC(C=c, random_state=0).fit(x[fit], train.label[fit])
+            scores.append(svm.score(x[held_out], train.label[held_out]))
+        means.append(np.mean(scores))
+    chosen = protocols.SVM_C[int(np.argmax(means))]
+    assert protocols.linear_svm(train, test)["svm_c"] == chosen
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_video_scores_are_means_of_clip_scores(classes, monkeypatch):
+    """Made-up scores, averaged by a plain loop; clips of a video are scattered."""
+    train = make_rows(1, classes=classes)
+    test = make_rows(2, videos=31, clips=7, classes=classes, prefix="t")
+    shape = (len(test),) if classes == 2 else (len(test), classes)
+    scores = np.random.default_rng(5).standard_t(1.5, size=shape)
+    original = LinearSVC.decision_function
+
+    def made_up(self, features):
+        return scores if len(features) == len(test) else original(self, features)
+
+    monkeypatch.setattr(LinearSVC, "decision_function", made_up)
+    with joblib.parallel_config(backend="threading"):
+        found = protocols.linear_svm(train, test)
+    right = []
+    for video in sorted(set(test.video_id)):
+        total, clips = 0, 0
+        for i, name in enumerate(test.video_id):
+            if name == video:
+                total, clips, label = total + scores[i], clips + 1, test.label[i]
+        mean = total / clips
+        best = int(mean > 0) if classes == 2 else int(np.argmax(mean))
+        right.append(best == label)
+    assert found["svm"] == np.mean(right)
+    assert found["svm"] != found["svm_clip"]
+
+
+def test_many_queries_are_looked_up_in_turns(monkeypatch):
+    gallery, queries = make_rows(1), make_rows(2, prefix="t")
+    whole = protocols.retrieval(gallery, queries)
+    monkeypatch.setattr(protocols, "_QUERIES_AT_ONCE", 7)
+    assert protocols.retrieval(gallery, queries) == whole

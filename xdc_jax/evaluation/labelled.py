@@ -32,10 +32,13 @@ def records(
         UserError: there are none, a label is of no class, there is one class only, or
             no training record of a class that is tested.
     """
-    train = _usable(
-        clips, part.train_split, part.train, modality, f"{part.name}: training"
+    train, test = (
+        _usable(clips, split, mask, modality, f"{part.name}, {side}")
+        for split, mask, side in (
+            (part.train_split, part.train, "training"),
+            (part.test_split, part.test, "test"),
+        )
     )
-    test = _usable(clips, part.test_split, part.test, modality, f"{part.name}: test")
     index = clips.index(part.train_split)
     _check_classes(
         part.name,

@@ -97,10 +97,10 @@ def _official(split: str, columns: Any) -> list[Part]:
     differ = partitions != partitions[first][video]
     if differ.any():
         i = int(np.flatnonzero(differ)[0])
+        pair = sorted({str(partitions[i]), str(partitions[first[video[i]]])})
         raise UserError(
-            f"{videos[i]}: found clips with partitions {partitions[i]!r} and "
-            f"{partitions[first[video[i]]]!r}, expected the same for all clips of a "
-            "video; correct the manifest"
+            f"{videos[i]}: found clips with partitions {' and '.join(pair)}, expected "
+            "the same for all clips of a video; correct the manifest"
         )
     # A video without partitions is in none of them.
     names, number = np.unique(partitions.astype(str), return_inverse=True)

@@ -18,6 +18,7 @@ from xdc_jax.evaluation.rows import FeatureRows, mean_per_group
 SVM_C = tuple(10.0**power for power in range(-3, 2))  # for features of length 1
 RECALL_AT = (1, 5, 10, 20)
 _CV_FOLDS = 3
+_QUERIES_AT_ONCE = 256  # bounds the table of similarities
 
 
 def linear_svm(
@@ -91,8 +92,12 @@ def retrieval(
         first, number = rows.videos()
         vectors.append(normalize(mean_per_group(rows.features, number)))
         labels.append(rows.label[first])
-    nearest = np.argsort(-vectors[1] @ vectors[0].T, axis=1, kind="stable")
-    right = labels[0][nearest] == labels[1][:, np.newaxis]
+    nearest = []
+    for start in range(0, len(vectors[1]), _QUERIES_AT_ONCE):
+        some = vectors[1][start : start + _QUERIES_AT_ONCE]
+        order = np.argsort(-some @ vectors[0].T, axis=1, kind="stable")
+        nearest.append(order[:, : max(at)])
+    right = labels[0][np.concatenate(nearest)] == labels[1][:, np.newaxis]
     return {f"recall_at_{k}": float(right[:, :k].any(axis=1).mean()) for k in at}
 
 

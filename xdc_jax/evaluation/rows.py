@@ -1,12 +1,13 @@
 """Features as arrays with one row per clip, and how a protocol divides them."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from xdc_jax.errors import UserError
+from xdc_jax.evaluation import partition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +19,19 @@ class FeatureRows:
         label: class of each clip, -1 where unlabelled.
         fold: cross-validation fold of each clip, -1 where none.
         video_id: the source of each clip; clips of one source have one label.
+        partitions: part (`train`, `test`, `val` or `-`) of each clip in each of several
+            official partitions, joined by `/`; empty where there are none.
     """
 
     features: Float[np.ndarray, "n d"]
     label: Int[np.ndarray, " n"]
     fold: Int[np.ndarray, " n"]
     video_id: np.ndarray
+    partitions: np.ndarray = None  # by default, none
+
+    def __post_init__(self):
+        if self.partitions is None:
+            object.__setattr__(self, "partitions", np.full(len(self), "", object))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -31,7 +39,11 @@ class FeatureRows:
     def where(self, mask: Bool[np.ndarray, " n"]) -> "FeatureRows":
         """Returns the rows for which `mask` is True."""
         return FeatureRows(
-            self.features[mask], self.label[mask], self.fold[mask], self.video_id[mask]
+            self.features[mask],
+            self.label[mask],
+            self.fold[mask],
+            self.video_id[mask],
+            self.partitions[mask],
         )
 
     def known(self) -> "FeatureRows":
@@ -57,41 +69,30 @@ def mean_per_group(
 
 
 def divide(
-    splits: dict[str, FeatureRows],
+    splits: Mapping[str, FeatureRows], wanted: str = "all"
 ) -> Iterator[tuple[str, FeatureRows, FeatureRows]]:
-    """Yields (name, training rows, test rows): train and test splits, or each fold.
+    """Yields name, training rows and test rows of the parts of `partition.parts`.
+
+    Rows without a label or with features that are not finite are left out.
+
+    Args:
+        splits: split -> rows.
+        wanted: `all`, or numbers of official splits or folds, such as `1+3`.
 
     Raises:
-        UserError: there is neither a test split nor a fold, a part has no labelled row,
-            or a video is in both parts.
+        UserError: the rows cannot be divided so, or a part has no labelled row.
     """
-    if {"train", "test"} <= splits.keys():
-        parts = [("test", splits["train"], splits["test"])]
-    else:
-        (rows,) = splits.values() if len(splits) == 1 else (None,)
-        if rows is None or len(np.unique(rows.fold[rows.fold >= 0])) < 2:
-            raise UserError(
-                f"found splits {', '.join(sorted(splits))} and no folds, expected "
-                "splits train and test, or one split with two folds or more; add a "
-                "column `split` or `fold` to the manifest"
-            )
-        parts = [
-            (
-                f"fold {fold}",
-                rows.where((rows.fold >= 0) & (rows.fold != fold)),
-                rows.where(rows.fold == fold),
-            )
-            for fold in np.unique(rows.fold[rows.fold >= 0])
-        ]
-    for name, train, test in parts:
-        train, test = train.known(), test.known()
-        for part, rows in (("training", train), ("test", test)):
-            if not len(rows):
-                raise UserError(f"{name}: found no {part} clip with label and features")
-        shared = set(train.video_id) & set(test.video_id)
-        if shared:
-            raise UserError(
-                f"{name}: {len(shared)} videos are in both training and test, such as "
-                f"{sorted(shared)[0]}; divide by video"
-            )
-        yield name, train, test
+    for part in partition.parts(splits, wanted):
+        train = splits[part.train_split].where(part.train)
+        test = splits[part.test_split].where(part.test)
+        for side, rows in (("training", train), ("test", test)):
+            if not len(rows.known()):
+                finite = int(np.isfinite(rows.features).all(axis=1).sum())
+                raise UserError(
+                    f"{part.name}: found no {side} clip with label and features, "
+                    f"expected one at least; of {len(rows)} {side} clips, "
+                    f"{int((rows.label >= 0).sum())} have a label and {finite} finite "
+                    "features. Extract features of labelled clips that have this "
+                    "modality, or choose other --parts"
+                )
+        yield part.name, train.known(), test.known()

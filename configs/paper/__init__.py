@@ -1,0 +1,1 @@
+"""One config per pretraining of the paper's tables, named as in xdc_jax/paper/."""

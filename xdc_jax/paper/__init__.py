@@ -1,0 +1,1 @@
+"""The paper's tables: its numbers, ours beside them, and how to get ours."""
