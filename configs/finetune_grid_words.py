@@ -23,10 +23,8 @@ def small(pretraining: ConfigDict, config: ConfigDict) -> ConfigDict:
     """Fits a finetuning config to the small encoders of a pretraining config."""
     config.clip = pretraining.clip
     config.video_normalization = pretraining.video_normalization
-    config.video_model, config.audio_model = (
-        pretraining.video_model,
-        pretraining.audio_model,
-    )
+    config.video_model = pretraining.video_model
+    config.audio_model = pretraining.audio_model
     config.dtype = pretraining.dtype
     config.update(epochs=6, clips_per_record=1, batch_size=16, test_clips=1)
     config.optimizer.update(

@@ -47,13 +47,15 @@ def run(*args):
 
 def test_all_of_it(tmp_path):
     folder = tmp_path / "of_xdc"
-    about = {"data": "ucf101", "pretraining": {"video": PRETRAINING}}
+    how = {"num_frames": 8, "crop_size": 112, "clips_per_record": 10, "crops": 1}
+    about = {**how, "data": "ucf101", "pretraining": {"video": PRETRAINING}}
     features.claim(folder, {"views": {"stride_s": None}}, about)
     make_set(folder, {"all": make_columns()}, NAMES)
     done = run(f"--features={folder}", f"--out={tmp_path / 'out'}", "--clusters=6")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     contract = {
+        **how,
         "verb": "evaluate",
         "data": "ucf101",
         "modality": "video",
@@ -86,7 +88,7 @@ def test_features_of_another_program_have_no_pretraining(tmp_path):
     (row,) = json.loads((folder / "results.json").read_text())["rows"]
     assert row["data"] == "theirs"
     assert row["part"] == "split 2"
-    for key in ("pretraining", "k_video", "k_audio", "pretraining_seed"):
+    for key in ("pretraining", "k_video", "pretraining_seed", "clips_per_record"):
         assert row[key] is None
     assert (row["seed"], row["label_fraction"]) == (3, 0.2)
     # 20 training videos, 5 of each of 4 classes, of which a fifth: 1 each, 3 clips.

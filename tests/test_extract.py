@@ -189,7 +189,9 @@ def test_names_are_written_down_and_change_nothing(clips, tmp_path):
     extract.extract(job(clips, tmp_path, data="ucf101", encoders=named))
     before = contents(tmp_path)
     pretraining = {"name": "xdc", "seed": 3}
+    how = {"num_frames": 2, "crop_size": 12, "clips_per_record": 1, "crops": 1}
     assert features.read_request(tmp_path)["about"] == {
+        **how,
         "data": "ucf101",
         "pretraining": {"audio": pretraining, "video": pretraining},
     }
@@ -197,6 +199,7 @@ def test_names_are_written_down_and_change_nothing(clips, tmp_path):
     assert extract.extract(job(clips, tmp_path, data="ucf")) == Done(30, 0, 0)
     assert contents(tmp_path) == before
     assert features.read_request(tmp_path)["about"] == {
+        **how,
         "data": "ucf",
         "pretraining": {"audio": {}, "video": {}},
     }

@@ -40,3 +40,8 @@ def test_written_rows_are_json(tmp_path):
     assert json.loads((tmp_path / "deep" / "results.json").read_text()) == {
         "rows": rows
     }
+
+
+def test_bars_in_cells_are_escaped():
+    lines = results.markdown([("a|b", "c"), ("1", "2")]).splitlines()
+    assert lines == [r"| a\|b | c |", "| ---- | - |", "| 1    | 2 |"]

@@ -98,10 +98,14 @@ def main() -> None:
     out = Path(args.out).expanduser() if args.out else folder
     about = features.read_request(folder).get("about", {})
     data = about.get("data") or folder.absolute().name
+    how = {
+        key: about.get(key)
+        for key in ("num_frames", "crop_size", "clips_per_record", "crops")
+    }
     rows, clusterings = [], {}
     for modality, splits in features.read(folder).items():
         try:
-            rows += evaluate(
+            found = evaluate(
                 splits,
                 data,
                 modality,
@@ -110,6 +114,7 @@ def main() -> None:
                 label_fraction=args.label_fraction,
                 seed=args.seed,
             )
+            rows += [{**how, **row} for row in found]
             if args.clusters:
                 names = features.class_names(folder)
                 clusterings[modality] = cluster_table.cluster_videos(

@@ -107,9 +107,15 @@ class Job:
         }
 
     def about(self) -> dict[str, Any]:
-        """Returns what tables of results say of it: names, which change nothing."""
+        """Returns what tables of results say of it, besides the measures."""
+        spec, views = self.source.spec, self.source.views
+        windows = views.stride_s is not None
         return {
             "data": self.data,
+            "num_frames": spec.num_frames,
+            "crop_size": spec.crop_size,
+            "clips_per_record": None if windows else views.clips,
+            "crops": views.crops,
             "pretraining": {
                 name: encoder.pretraining
                 for name, encoder in sorted(self.encoders.items())
@@ -167,7 +173,8 @@ def _source(args: flags.FlagValues, encoders: dict[str, SavedEncoder]) -> Any:
     which = views.Views(args.clips, args.crops, args.stride_s)
     if args.data is not None:
         prepared = shards.open_prepared(Path(args.data).expanduser())
-        return extraction.PreparedSource(clips.ClipData(prepared, spec, seed=0), which)
+        found = clips.ClipData(prepared, spec, 0, sorted(encoders))
+        return extraction.PreparedSource(found, which)
     return extraction.MediaSource(
         Path(args.videos).expanduser(),
         spec,

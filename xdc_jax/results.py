@@ -1,7 +1,7 @@
 """Rows of results: their file and their table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,17 @@ def table(
     for names, group in groups.items():
         cells = [_cell(key, [row[key] for row in group]) for key in measures]
         lines.append([*names, str(len({row[over] for row in group})), *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    ]  # fmt: skip
-    text.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    return "\n".join(text)
+    return markdown(lines)
+
+
+def markdown(lines: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table; the first line is its header."""
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines
+    )
 
 
 def _cell(key: str, values: Sequence[float | None]) -> str:

@@ -329,3 +329,38 @@ def test_a_filter_keeps_what_was_measured_to_be_good(prepared):
     ):
         kept = data.kept("odd", **{**lowest, "duplicates": True, **rule})
         assert kept.tolist() == [bool(k) for k in expected], rule
+
+
+# One modality.
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_batches_of_one_modality_are_those_of_both_without_the_other(
+    modality, tmp_path
+):
+    rng = np.random.default_rng(4)
+    records = [make_record(rng, f"{i}.mp4", label=i % 2) for i in range(24)]
+    prepared = write(tmp_path, {"train": records}, ["a", "b"])
+    both = ClipData(prepared, SMALL, seed=1)
+    one = ClipData(prepared, SMALL, seed=1, modalities=(modality,))
+    other = {"video": "audio", "audio": "video"}[modality]
+    expected = one_epoch(both)
+    del expected[other]
+    assert_same(one_epoch(one), expected)
+    expected = collect(both.eval_batches("train", batch_size=7))
+    del expected[other]
+    assert_same(collect(one.eval_batches("train", batch_size=7)), expected)
+
+
+def test_pictures_that_are_not_wanted_are_not_decoded(tmp_path):
+    rng = np.random.default_rng(5)
+    broken = [
+        dataclasses.replace(make_record(rng, f"{i}.mp4"), frames=[b"no JPEG"] * 9)
+        for i in range(8)
+    ]
+    prepared = write(tmp_path, {"train": broken})
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        collect(ClipData(prepared, SMALL, 0).eval_batches("train", batch_size=8))
+    found = ClipData(prepared, SMALL, 0, ("audio",))
+    (batch,) = found.eval_batches("train", batch_size=8)
+    assert np.ptp(batch["audio"]) > 0

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
+from xdc_jax import results
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation.rows import FeatureRows, mean_per_group
 from xdc_jax.files import write_atomically
@@ -192,17 +193,9 @@ def table(clustering: Clustering, modality: str) -> str:
 def _markdown(clusters: Sequence[Cluster]) -> str:
     lines = [("cluster", "videos", "purity", "labels", "words")]
     for c in clusters:
-        labels, over = _labels_text(c), _words_text(c)
-        labels = labels.replace("|", "\\|")
-        lines.append((str(c.number), str(c.size), f"{c.purity:.3f}", labels, over))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "| "
-        + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    )
+        size, purity = str(c.size), f"{c.purity:.3f}"
+        lines.append((str(c.number), size, purity, _labels_text(c), _words_text(c)))
+    return results.markdown(lines)
 
 
 def _labels_text(cluster: Cluster) -> str:

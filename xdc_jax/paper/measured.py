@@ -204,9 +204,9 @@ def _parse(row: Mapping[str, Any]) -> tuple[tuple[Setting, Seed, str], float]:
         label_fraction=row["label_fraction"],
         num_frames=row.get("num_frames") if is_video else None,
         crop_size=row.get("crop_size") if is_video else None,
-        # `xdc evaluate` counts all clips under this key.
-        test_clips=row["test_clips"] if verb == "finetune" else None,
-        test_crops=row["test_crops"] if verb == "finetune" else None,
+        # `xdc evaluate` counts all clips under `test_clips`.
+        test_clips=row.get("test_clips" if verb == "finetune" else "clips_per_record"),
+        test_crops=row.get("test_crops" if verb == "finetune" else "crops"),
         official=part in OFFICIAL_PARTS.get(row["data"], ()),
     )
     return (setting, (row.get("pretraining_seed"), row["seed"]), part), share

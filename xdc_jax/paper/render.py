@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from xdc_jax import results
 from xdc_jax.paper import commands
 from xdc_jax.paper.comparison import Line
 from xdc_jax.paper.measured import Setting, Summary
@@ -68,14 +69,14 @@ def markdown(tables: Lines, others: Others, notes: Sequence[str]) -> str:
         lines = tables[table.name]
         blocks += [f"## {table.title}", table.about]
         cells = [[*_cells(line), _numbers_of_commands(table, line)] for line in lines]
-        blocks += [_grid([(*_HEADER, "run"), *cells]), _how_to_run(table)]
+        blocks += [results.markdown([(*_HEADER, "run"), *cells]), _how_to_run(table)]
     blocks += [
         "## Data",
         "Once, before all else. IG-Kinetics and IG-Random are not public.",
         "\n".join(f"    {command}" for command in commands.PREPARE),
     ]
     if others:
-        blocks += [f"## {OTHER_TITLE}", _grid(_other_cells(others))]
+        blocks += [f"## {OTHER_TITLE}", results.markdown(_other_cells(others))]
     if notes:
         blocks += ["## Notes", "\n".join(f"* {note}" for note in notes)]
     return "\n\n".join(blocks) + "\n"
@@ -153,14 +154,6 @@ def _other_cells(others: Others) -> list[Sequence[str]]:
 
 def _pair(first: int | None, sign: str, second: int | None) -> str:
     return "" if first is None and second is None else f"{first}{sign}{second}"
-
-
-def _grid(rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table; the first row is its header."""
-    rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)
 
 
 def _can_run(line: Line) -> bool:
