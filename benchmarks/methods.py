@@ -9,13 +9,12 @@ again and an interrupted one goes on. Writes results.json into --out.
 """
 
 import concurrent.futures
-import importlib.util
 import itertools
 from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import pool
+from benchmarks import runs
 
 METHODS = {
     "random": "method=xdc,iterations=0",
@@ -37,34 +36,19 @@ RUN = flags.DEFINE_multi_enum("methods", list(METHODS), list(METHODS), "Which.")
 JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of cores.")
 
 
-def run(config_file: str, arg: str, data: str, workdir: str) -> dict:
-    """Does one run in this process and returns its row."""
-    from data_pipelines import clips, shards
-    from xdc_jax import parallel
-    from xdc_jax.pretrain import pretrain
-
-    parallel.keep_freed_memory()
-    parallel.enable_compilation_cache()
-    spec = importlib.util.spec_from_file_location("config", config_file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(arg)
-    prepared = shards.open_prepared(data)
-    source = clips.ClipData(prepared, clips.ClipSpec(**config.clip), config.seed)
-    return pretrain(config, source, workdir)
-
-
 def main(_) -> None:
     """Runs what is asked for and prints the table."""
     from xdc_jax import results
 
     rows = {}
-    with pool.pinned(JOBS.value) as workers:
+    with runs.pinned_pool(JOBS.value) as workers:
         futures = {}
         for seed, method in itertools.product(range(SEEDS.value), RUN.value):
             arg = ",".join(filter(None, (METHODS[method], f"seed={seed}", ARG.value)))
             workdir = str(Path(OUT.value) / f"{method}_{seed}")
-            future = workers.submit(run, CONFIG.value, arg, DATA.value, workdir)
+            future = workers.submit(
+                runs.pretrain, CONFIG.value, arg, DATA.value, workdir
+            )
             futures[future] = (RUN.value.index(method), seed)
         for future in concurrent.futures.as_completed(futures):
             rows[futures[future]] = row = future.result()

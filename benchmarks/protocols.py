@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import pool
+from benchmarks import runs
 
 METHODS = ("random", "supervised", "sdc", "mdc", "cdc", "xdc")
 METHODS_SHOWN = {name: number for number, name in enumerate(("scratch", *METHODS[1:]))}
@@ -128,7 +128,7 @@ def main(_) -> None:
 
     name = str(Path(CONFIG.value).with_suffix("")).replace("/", ".")
     rows = []
-    with pool.pinned(JOBS.value) as workers:
+    with runs.pinned_pool(JOBS.value) as workers:
         futures = []
         for seed, method in itertools.product(range(SEEDS.value), METHOD.value):
             workdir = str(Path(RUNS.value) / f"{method}_{seed}")
