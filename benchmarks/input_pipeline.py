@@ -287,7 +287,7 @@ def main(_) -> None:
         return clips_per_second_of_slice(ONLY.value.removeprefix("slice:"))
     if ONLY.value:
         return measure(ONLY.value, out)
-    from data_pipelines import media, prepare, sources, workers
+    from data_pipelines import media, prepare, shards, sources, workers
 
     media_dir, data_dir = out / "media", out / "prepared"
     if not media_dir.exists():
@@ -295,7 +295,7 @@ def main(_) -> None:
     source = sources.folder_source(media_dir, folder_labels=False)
     cores = workers.available_cores()
     prepare.prepare(source, data_dir, media.Settings(), num_workers=cores)
-    report = json.loads((data_dir / prepare.REPORT_FILE).read_text())
+    report = json.loads((data_dir / shards.REPORT_FILE).read_text())
     file_mb = sum(path.stat().st_size for path in media_dir.iterdir()) / 1e6
     record_mb = report["bytes"] / 1e6 / report["clips"]
     hours = report["media_hours"]

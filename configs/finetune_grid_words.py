@@ -26,7 +26,7 @@ def small(pretraining: ConfigDict, config: ConfigDict) -> ConfigDict:
     config.video_model = pretraining.video_model
     config.audio_model = pretraining.audio_model
     config.dtype = pretraining.dtype
-    config.update(epochs=6, clips_per_record=1, batch_size=16, test_clips=1)
+    config.update(epochs=5, clips_per_record=1, batch_size=16, test_clips=1)
     config.optimizer.update(
         lr_head=0.4,
         lr_body=0.4,

@@ -54,7 +54,6 @@ from xdc_jax.files import write_atomically
 
 REJECTED_FILE = "rejected.csv"
 MISSING_FILE = "missing.csv"
-REPORT_FILE = "prepare_report.json"
 REQUEST_FILE = "preparing.json"
 
 
@@ -217,7 +216,7 @@ def prepare(
             "files_per_s": round(num_new / seconds, 2),
         }
         text = json.dumps(report, indent=1) + "\n"
-        write_atomically(out_dir / REPORT_FILE, text.encode())
+        write_atomically(out_dir / shards.REPORT_FILE, text.encode())
         shard_writer.write_summary(out_dir, {**summary, "request": request})
         _remove_parts(out_dir)
     print(

@@ -30,6 +30,7 @@ SAMPLE_RATE_HZ = 16_000
 FORMAT_VERSION = 2
 DATASET_NAME = "clips"
 SUMMARY_FILE = "prepared.json"
+REPORT_FILE = "prepare_report.json"
 INDEX_COLUMNS = (
     "clip_id",
     "video_id",
@@ -231,6 +232,18 @@ def open_prepared(data_dir: epath.PathLike) -> PreparedData:
             for split, files in summary["splits"].items()
         },
     )
+
+
+def num_absent(data_dir: epath.PathLike) -> int:
+    """Returns how many files of the source are not in a prepared directory.
+
+    They were missing, or rejected; 0 where there is no report.
+    """
+    try:
+        report = json.loads((epath.Path(data_dir) / REPORT_FILE).read_text())
+        return int(report["missing"]) + int(report["rejected"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _shard_lengths(data_dir: epath.Path) -> dict[str, tuple[int, ...]]:

@@ -367,7 +367,15 @@ def open_clips(config: ConfigDict, data_dir: str | Path) -> Any:
     if config.modality == "audio":
         # A clip is as long as its sound, so that sounds are evenly spread in the test.
         spec = dataclasses.replace(spec, num_frames=1, fps=1 / spec.audio_duration_s)
-    prepared = shards.open_prepared(Path(data_dir).expanduser())
+    data_dir = Path(data_dir).expanduser()
+    prepared = shards.open_prepared(data_dir)
+    if absent := shards.num_absent(data_dir):
+        log.warning(
+            "%s: %d files of the data set are missing or were rejected; accuracies on "
+            "the others do not compare with published ones",
+            data_dir,
+            absent,
+        )
     return clips_lib.ClipData(prepared, spec, config.seed, (config.modality,))
 
 

@@ -156,3 +156,12 @@ def test_the_index_opens_without_tensorflow(data_dir):
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_absent_files_are_counted_where_there_is_a_report(tmp_path):
+    assert shards.num_absent(tmp_path) == 0
+    report = tmp_path / shards.REPORT_FILE
+    report.write_text('{"missing": 3, "rejected": 4, "clips": 9}')
+    assert shards.num_absent(tmp_path) == 7
+    report.write_text("{")
+    assert shards.num_absent(tmp_path) == 0
