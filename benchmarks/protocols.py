@@ -28,6 +28,8 @@ METHODS_SHOWN = {name: number for number, name in enumerate(("scratch", *METHODS
 # Share of the labels -> clips of each record per epoch, so that few labels are seen
 # often enough.
 FRACTIONS = {1.0: 1, 0.1: 4, 0.01: 20}
+# A classifier alone needs a high rate, since features of frozen encoders are small.
+RATES = {"full": "", "fc_only": "optimizer.lr_head=16,"}
 
 CONFIG = flags.DEFINE_string("config", None, "Finetuning config file.")
 DATA = flags.DEFINE_string("data", None, "Folder that `xdc prepare` wrote.")
@@ -52,7 +54,7 @@ def run(config_name: str, data: str, workdir: str, method: str, out: str) -> lis
         seed = saved.pretraining["seed"]
         for fraction, train in itertools.product(FRACTIONS, ("full", "fc_only")):
             config = get_config(
-                f"modality={modality},train={train},seed={seed},"
+                f"modality={modality},train={train},seed={seed},{RATES[train]}"
                 f"label_fraction={fraction},clips_per_record={FRACTIONS[fraction]}"
             )
             rows += finetune.finetune(
@@ -77,9 +79,9 @@ def frozen(saved, config, data: str, out: Path) -> list[dict]:
     source = PreparedSource(finetune.open_clips(config, data), Views())
     extract(Job(source, {config.modality: saved}, False, False, 16, folder))
     splits = features.read(folder)[config.modality]
-    pretraining = dict(saved.pretraining)
+    pretraining, seed = saved.pretraining, saved.pretraining["seed"]
     if pretraining["name"] == "random":
-        pretraining["name"] = finetune.SCRATCH
+        pretraining = {"name": finetune.SCRATCH}
     rows = []
     for fraction in FRACTIONS:
         rows += evaluate.evaluate(
@@ -88,7 +90,7 @@ def frozen(saved, config, data: str, out: Path) -> list[dict]:
             config.modality,
             pretraining=pretraining,
             label_fraction=fraction,
-            seed=pretraining["seed"],
+            seed=seed,
         )
     return rows
 

@@ -4,7 +4,8 @@ r"""Digits with labels: moving handwritten ones, or spoken ones.
         --weights=runs/av_digits/xdc_0 --workdir=runs/finetuned/av_digits
 
 The encoders are those of configs/av_digits.py; `modality=audio` for the other one.
-A few labels: `label_fraction=0.01,clips_per_record=20`. Results are in README.md.
+A few labels: `label_fraction=0.01,clips_per_record=20`. The classifier alone:
+`train=fc_only,optimizer.lr_head=16`. Results are in README.md.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@ r"""Lip reading and hearing with labels: the words of the GRID corpus, one speak
         --weights=runs/grid_words/xdc_0 --workdir=runs/finetuned/grid_words
 
 The encoders are those of configs/grid_words.py; `modality=audio` for the other one.
-A few labels: `label_fraction=0.01,clips_per_record=20`. Results are in README.md.
+A few labels: `label_fraction=0.01,clips_per_record=20`. The classifier alone:
+`train=fc_only,optimizer.lr_head=16`. Results are in README.md.
 """
 
 from ml_collections import ConfigDict
