@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.arrays import ArrayClips
+from xdc_jax import preemption
 from xdc_jax.clustering import assignments
 from xdc_jax.errors import UserError
 from xdc_jax.pretrain import Pretraining, pretrain
@@ -93,15 +94,19 @@ sys.path.insert(0, os.getcwd())
 import tests.conftest
 import jax
 from tests.arrays import ArrayClips
-from xdc_jax import parallel, pretrain as module
+from xdc_jax import parallel, preemption, pretrain as module
 from xdc_jax.clustering import assignments
 from xdc_jax.training.checkpoint import Checkpoints
 
 phase, workdir = sys.argv[1:]
 clips = ArrayClips(num_train=72, num_test=24)
+preemption.watch()
+notice = phase.startswith("notice_")
+phase = phase.removeprefix("notice_")
 config = tests.conftest.make_tiny_config()
 config.checkpoint_every_steps = 3
-die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+number = signal.SIGTERM if notice else signal.SIGKILL
+die = lambda: os.kill(os.getpid(), number)
 
 def after(function, calls, kill_before=True):
     def wrapped(*args, **kwargs):
@@ -109,7 +114,7 @@ def after(function, calls, kill_before=True):
         if wrapped.calls == calls and kill_before:
             die()
         result = function(*args, **kwargs)
-        if wrapped.calls == calls:
+        if wrapped.calls == calls and not kill_before:
             die()
         return result
     wrapped.calls = 0
@@ -130,7 +135,10 @@ elif phase == "train":    # in the middle of an epoch, after a checkpoint within
 elif phase == "checkpoint":  # while one is being written in the background
     Checkpoints.save = after(Checkpoints.save, 4, kill_before=False)
 mesh = parallel.make_mesh(jax.devices()[:1])
-module.pretrain(config, clips, workdir, mesh)
+try:
+    module.pretrain(config, clips, workdir, mesh)
+except preemption.PreemptedError:
+    sys.exit(preemption.EXIT_STATUS)
 """
 
 
@@ -158,12 +166,26 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "phase", ["extract", "cluster", "clustered", "train", "checkpoint"]
+    "phase",
+    [
+        "extract",
+        "cluster",
+        "clustered",
+        "train",
+        "checkpoint",
+        "notice_extract",
+        "notice_train",
+    ],
 )
 def test_a_killed_run_goes_on_to_the_same_end(phase, undisturbed, tmp_path):
     whole, cache = undisturbed
     killed = start(phase, tmp_path, cache)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if phase.startswith("notice_"):
+        assert killed.returncode == preemption.EXIT_STATUS, killed.stderr
+    else:
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if phase == "notice_train":  # step 11 was done after the notice, and saved
+        assert Checkpoints(tmp_path).latest_step() == 11
     assert not (tmp_path / "results.json").exists()
     resumed = start("none", tmp_path, cache)
     assert resumed.returncode == 0, resumed.stderr

@@ -1,6 +1,7 @@
 """Cross-Modal Deep Clustering of video and audio: `xdc VERB --flags`.
 
 `python -m xdc_jax` is the same program. `xdc VERB --help` explains a verb.
+Exit status: 0 done, 2 an error that is explained, 75 preempted: start again to go on.
 """
 
 import difflib
@@ -11,6 +12,7 @@ import sys
 from absl import flags
 from absl import logging as absl_logging
 
+from xdc_jax import preemption
 from xdc_jax.errors import UserError
 
 # verb -> (module, what it does)
@@ -75,8 +77,12 @@ def main(argv: list[str] | None = None) -> int:
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
     logging.getLogger("xdc_jax").setLevel(logging.INFO)
+    preemption.watch()
     try:
         return module.main() or 0
+    except preemption.PreemptedError as notice:
+        print(f"xdc {verb}: {notice}", file=sys.stderr)
+        return preemption.EXIT_STATUS
     except (UserError, OSError) as error:  # OSError: of files, such as a full disk
         return _fail(verb, error)
     except KeyboardInterrupt:

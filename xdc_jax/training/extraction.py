@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from xdc_jax import preemption
 from xdc_jax.training.feed import prefetch
 from xdc_jax.training.state import Network, TrainState
 
@@ -72,6 +73,9 @@ def run(
         networks: encoder name -> structure.
         batches: see DESIGN.md, section 4.
         mesh: the devices.
+
+    Raises:
+        PreemptedError: there was a notice.
     """
     keys = sorted({network.modality for network in networks.values()})
 
@@ -80,6 +84,7 @@ def run(
 
     pending = None
     for batch, inputs in prefetch(batches, keys, mesh):
+        preemption.check()
         out = extract_step(encoders, inputs)
         if pending is not None:
             yield fetched(*pending)

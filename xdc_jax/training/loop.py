@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from xdc_jax import preemption
 from xdc_jax.errors import UserError
 from xdc_jax.training import metrics as metrics_lib
 from xdc_jax.training.checkpoint import Checkpoints, Position
@@ -96,6 +97,7 @@ class TrainingLoop:
 
         Raises:
             UserError: the batches are fewer, or a metric is infinite or NaN.
+            PreemptedError: there was a notice; the step before is saved.
         """
         position, config = self.position, self._config
         feed = Feed(batches, ("clip_id", *keys), self._mesh)
@@ -122,13 +124,17 @@ class TrainingLoop:
                 last = position.batch == num_steps
                 step = first + position.batch
                 save = step % config.checkpoint_every_steps == 0 and not last
-                if last or save or step % config.log_every_steps == 0:
+                preempted = preemption.noticed() and not last
+                if last or save or preempted or step % config.log_every_steps == 0:
                     values = metrics_lib.fetch_finite(metrics, self.step)
                 if step % config.log_every_steps == 0 and not last:
                     where = {"iteration": position.iteration, "epoch": position.epoch}
                     self.log.write(self.step, {**where, **values})
-                if save:
+                if save or preempted:
                     self.save()
+                if preempted:
+                    log.info("preempted: step %d is saved", self.step)
+                    preemption.check()
         self.timing = feed.timing(config.batch_size)
         self.log.write_timing(self.step, self.timing)
         if position.batch != num_steps:
