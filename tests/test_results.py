@@ -45,3 +45,12 @@ def test_written_rows_are_json(tmp_path):
 def test_bars_in_cells_are_escaped():
     lines = results.markdown([("a|b", "c"), ("1", "2")]).splitlines()
     assert lines == [r"| a\|b | c |", "| ---- | - |", "| 1    | 2 |"]
+
+
+def test_counts_that_agree_are_whole_numbers_without_a_spread():
+    rows = [{"data": "a", "seed": i, "n": 10, "x": 0.5} for i in range(2)]
+    line = results.table(rows, {"n": "N", "x": "x"}, ("data",)).splitlines()[2]
+    assert [cell.strip() for cell in line.strip("|").split("|")][2:] == [
+        "10",
+        "0.500 ± 0.000",
+    ]

@@ -34,7 +34,7 @@ def table(
     """Returns a Markdown table, one line per group of rows, in order of rows.
 
     Cells are means over a group, with the sample standard deviation where there are
-    several rows, and a dash where nothing was measured.
+    several different values, and a dash where nothing was measured.
 
     Args:
         rows: the rows.
@@ -66,8 +66,9 @@ def _cell(key: str, values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    digits = 0 if key == "seconds" else 3
+    whole = key == "seconds" or all(isinstance(value, int) for value in known)
+    digits = 0 if whole else 3
     text = f"{np.mean(known):.{digits}f}"
-    if len(known) > 1:
+    if len(known) > 1 and not (whole and len(set(known)) == 1):
         text += f" ± {np.std(known, ddof=1):.{digits}f}"
     return text
