@@ -26,6 +26,13 @@ clips = ArrayClips(num_train=20, num_test=8)
 mesh = parallel.make_mesh(jax.devices()[:1])
 row = Pretraining(config, clips, sys.argv[1], mesh).run()
 assert row["video_probe"] is not None
+
+from tests.test_finetune import make_config
+from xdc_jax import finetune
+
+config = make_config(epochs=1, batch_size=8)
+(row,) = finetune.finetune(config, clips, None, sys.argv[1] + "/labels", mesh=mesh)
+assert 0 <= row["video_top1"] <= 1
 assert "tensorflow" not in sys.modules
 """
 
