@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": ("xdc_jax.evaluate", "features -> linear SVM, retrieval, clusters"),
     "extract": ("xdc_jax.extract", "clips -> features, as a TFDS data set"),
     "finetune": ("xdc_jax.finetune", "train on labels, and test: clips and videos"),
+    "launch": ("xdc_jax.launch", "a TPU slice: create, run a job, outlive preemption"),
     "prepare": ("data_pipelines.prepare", "media files -> shards of clips"),
     "pretrain": ("xdc_jax.pretrain", "the deep-clustering loop on prepared clips"),
     "tables": ("xdc_jax.tables", "results of many runs -> the paper's tables"),
