@@ -74,6 +74,7 @@ def frozen(saved, config, data: str, out: Path) -> list[dict]:
     from data_pipelines.views import Views
     from xdc_jax import evaluate, finetune
     from xdc_jax.extract import Job, extract
+    from xdc_jax.weights import starting
 
     folder = out / f"{config.modality}_features"
     source = PreparedSource(finetune.open_clips(config, data), Views())
@@ -81,7 +82,7 @@ def frozen(saved, config, data: str, out: Path) -> list[dict]:
     splits = features.read(folder)[config.modality]
     pretraining, seed = saved.pretraining, saved.pretraining["seed"]
     if pretraining["name"] == "random":
-        pretraining = {"name": finetune.SCRATCH}
+        pretraining = {"name": starting.SCRATCH}
     rows = []
     for fraction in FRACTIONS:
         rows += evaluate.evaluate(
@@ -119,7 +120,9 @@ def table(rows: list[dict], modality: str) -> str:
         for protocol in ("full", "fc", "SVM", "R@1")
         for fraction in FRACTIONS
     ]
-    lines = sorted(merged.values(), key=lambda line: METHODS_SHOWN[line["pretraining"]])
+    lines = sorted(
+        merged.values(), key=lambda line: METHODS_SHOWN.get(line["pretraining"], 99)
+    )
     measures = dict(zip(columns, columns, strict=True))
     return results.table(lines, measures, ("pretraining",), "seed")
 

@@ -263,7 +263,9 @@ def read(folder: str | Path) -> dict[str, dict[str, FeatureRows]]:
                 features=np.float32(column[kind].reshape(count, -1)),
                 label=column["label"],
                 fold=column.get("fold", np.full(count, -1)),
-                video_id=column.get("video_id", np.arange(count)),
+                video_id=column.get(
+                    "video_id", np.array([f"{split}/{i}" for i in range(count)])
+                ),
                 partitions=column.get("partitions"),
             )
     return result

@@ -90,7 +90,7 @@ from xdc_jax.finetune_config import finetune_config
 
 def get_config(arg=None):
     config = small(digits_tones.get_config(), finetune_config())
-    config.update(epochs=1, clips_per_record=2)
+    config.update(epochs=1, clips_per_record=2, test_clips=3, test_crops=3)
     return parse_arg(config, arg)
 """
 

@@ -48,6 +48,7 @@ def run(*args):
 def test_all_of_it(tmp_path):
     folder = tmp_path / "of_xdc"
     how = {"num_frames": 8, "crop_size": 112, "clips_per_record": 10, "crops": 1}
+    how |= {"clip_s": 2.0, "feature_map": True}
     about = {**how, "data": "ucf101", "pretraining": {"video": PRETRAINING}}
     features.claim(folder, {"views": {"stride_s": None}}, about)
     make_set(folder, {"all": make_columns()}, NAMES)

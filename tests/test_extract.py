@@ -190,6 +190,7 @@ def test_names_are_written_down_and_change_nothing(clips, tmp_path):
     before = contents(tmp_path)
     pretraining = {"name": "xdc", "seed": 3}
     how = {"num_frames": 2, "crop_size": 12, "clips_per_record": 1, "crops": 1}
+    how |= {"clip_s": 0.2, "feature_map": False}
     assert features.read_request(tmp_path)["about"] == {
         **how,
         "data": "ucf101",

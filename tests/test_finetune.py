@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from tests.arrays import ArrayClips
 from tests.conftest import make_tiny_config
-from xdc_jax import finetune, finetune_config, parallel, pretrain
+from xdc_jax import finetune, finetune_config, parallel, preemption, pretrain
 from xdc_jax.errors import UserError
 from xdc_jax.training import state
-from xdc_jax.weights import encoder_dir, layout
+from xdc_jax.weights import encoder_dir, layout, starting
 from xdc_jax.weights.encoder_dir import SavedEncoder
 
 
@@ -43,7 +43,7 @@ def random_weights(config, seed=5):
     )
     params, stats = jax.device_get((encoder.params, encoder.batch_stats))
     return SavedEncoder(
-        finetune.model_spec(config),
+        starting.model_spec(config),
         "kinetics",
         f"random {seed}",
         layout.Variables(params, stats),
@@ -143,11 +143,13 @@ def test_scores_are_the_means_of_softmax_over_clips_and_crops(
         views = np.repeat(video, views.clips * views.crops, axis=0)
         noise = rng.integers(0, 100, views.shape, dtype=np.uint8)
         shown.append(views // 2 + noise)
+        ids = np.repeat(clip_ids, len(views) // len(clip_ids))
         for start in range(0, len(views), batch_size):
             rows = shown[0][start : start + batch_size]
             missing = batch_size - len(rows)
             yield {
                 "video": np.pad(rows, [(0, missing)] + [(0, 0)] * 4),
+                "clip_id": np.pad(ids[start : start + batch_size], (0, missing)),
                 "mask": np.arange(batch_size) < len(rows),
             }
 
@@ -253,6 +255,9 @@ def test_folds_are_runs_of_their_own_and_are_kept(one_device, tmp_path):
     first = finetune.finetune(config, clips, None, tmp_path, "2", one_device)
     assert [row["part"] for row in first] == ["fold 2"]
     before = (tmp_path / "fold_2" / "metrics.jsonl").stat().st_mtime_ns
+    finetune.finetune(config, clips, None, tmp_path, "1", one_device)
+    written = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["part"] for row in written] == ["fold 1", "fold 2"]
     rows = finetune.finetune(config, clips, None, tmp_path, mesh=one_device)
     assert [row["part"] for row in rows] == ["fold 1", "fold 2", "fold 3"]
     assert rows[1] == first[0]
@@ -309,9 +314,10 @@ import tests.conftest
 import jax
 from tests.arrays import ArrayClips
 from tests.test_finetune import make_config
-from xdc_jax import finetune, parallel
+from xdc_jax import finetune, parallel, preemption
 
-calls, workdir = int(sys.argv[1]), sys.argv[2]
+calls, workdir, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+preemption.watch()
 config = make_config()
 config.checkpoint_every_steps = 3
 original = finetune.Finetuning.__init__
@@ -322,7 +328,7 @@ def init(self, *args):
     def train_step(*args):
         train_step.calls += 1
         if train_step.calls == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, name))
         return step(*args)
     train_step.calls = 0
     self.train_step = train_step
@@ -330,24 +336,29 @@ def init(self, *args):
 finetune.Finetuning.__init__ = init
 clips = ArrayClips(72, 24)
 mesh = parallel.make_mesh(jax.devices()[:1])
-finetune.finetune(config, clips, None, workdir, mesh=mesh)
+try:
+    finetune.finetune(config, clips, None, workdir, mesh=mesh)
+except preemption.PreemptedError:
+    sys.exit(preemption.EXIT_STATUS)
 """
 
 
 def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
-    def start(calls, workdir):
-        command = [sys.executable, "-c", KILL, str(calls), str(workdir)]
+    def start(calls, workdir, name="SIGKILL"):
+        command = [sys.executable, "-c", KILL, str(calls), str(workdir), name]
         return subprocess.run(command, capture_output=True, text=True, env=os.environ)
 
     whole = start(-1, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
-    killed = start(6, tmp_path / "killed")
+    noticed = start(2, tmp_path / "killed", "SIGTERM")
+    assert noticed.returncode == preemption.EXIT_STATUS, noticed.stderr
+    killed = start(4, tmp_path / "killed")  # steps 1 and 2 are saved: this is no. 6
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "killed" / "results.json").exists()
     checkpoints = tmp_path / "killed" / "test" / "checkpoints"
     # Steps 3 and 4, the end of an epoch, were saved; the last one perhaps not whole.
     saved = {path.name for path in checkpoints.iterdir() if path.name.isdigit()}
-    assert {"3"} <= saved <= {"3", "4"}
+    assert {"3"} <= saved <= {"2", "3", "4"}
     resumed = start(-1, tmp_path / "killed")
     assert resumed.returncode == 0, resumed.stderr
     folders = [tmp_path / name / "test" for name in ("whole", "killed")]
@@ -372,6 +383,20 @@ def test_weights_that_do_not_fit(clips, one_device, tmp_path):
     audio = random_weights(make_config("audio"))
     with pytest.raises(UserError, match="found audio_resnet18 .* expected r2plus1d_18"):
         finetune.finetune(config, clips, audio, tmp_path, mesh=one_device)
+
+
+def test_clips_unlike_those_of_the_pretraining_are_warned_of(caplog):
+    config = make_config("audio")
+    weights = random_weights(config)
+    clip = {**config.clip.to_dict(), "mel_frames": 57, "fps": 7.0}
+    starting.check(config, dataclasses.replace(weights, clip=clip))
+    assert "trained with clip.mel_frames = 57, and are given 100" in caplog.text
+    assert "fps" not in caplog.text  # of pictures
+
+
+def test_a_bucket_is_no_workdir_yet(clips, one_device):
+    with pytest.raises(UserError, match="buckets are not written to yet"):
+        finetune.finetune(make_config(), clips, None, "gs://b/run", mesh=one_device)
 
 
 def test_a_workdir_of_other_weights_is_refused(clips, one_device, tmp_path):
@@ -435,11 +460,20 @@ def test_batches_larger_than_the_labelled_clips(clips, one_device, tmp_path):
         ({"label_fraction": 0.0}, "config.label_fraction is 0.0"),
         ({"test_crops": 2}, "config.test_crops is 2"),
         ({"epochs": 0}, "config.epochs is 0; expected at least 1"),
+        ({"optimizer": {"warmup_epochs": 3.0}}, "warmup_epochs is 3.0; expected less"),
+        (
+            {"optimizer": {"warmup_epochs": 2.0, "schedule": "step"}, "epochs": 9}
+            | {"optimizer.step_epochs": (1, 4)},
+            r"no more than the first of config.optimizer.step_epochs \(\(1, 4\)\)",
+        ),
     ],
 )
 def test_config_values_that_cannot_work(changes, message, clips, one_device, tmp_path):
     config = make_config()
-    config.update(changes)
+    config.update_from_flattened_dict(
+        {key: value for key, value in changes.items() if "." in key}
+    )
+    config.update({key: value for key, value in changes.items() if "." not in key})
     with pytest.raises(UserError, match=message):
         finetune.finetune(config, clips, None, tmp_path, mesh=one_device)
 

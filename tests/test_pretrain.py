@@ -132,6 +132,8 @@ elif phase == "train":    # in the middle of an epoch, after a checkpoint within
         original_init(self, *args)
         self.train_step = after(self.train_step, 11)
     module.Pretraining.__init__ = init
+elif phase == "held_out":  # between the last step of an epoch and its checkpoint
+    module.Pretraining._held_out_loss = after(module.Pretraining._held_out_loss, 2)
 elif phase == "checkpoint":  # while one is being written in the background
     Checkpoints.save = after(Checkpoints.save, 4, kill_before=False)
 mesh = parallel.make_mesh(jax.devices()[:1])
@@ -175,6 +177,7 @@ def undisturbed(tmp_path_factory):
         "checkpoint",
         "notice_extract",
         "notice_train",
+        "notice_held_out",
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_end(phase, undisturbed, tmp_path):
@@ -186,6 +189,8 @@ def test_a_killed_run_goes_on_to_the_same_end(phase, undisturbed, tmp_path):
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     if phase == "notice_train":  # step 11 was done after the notice, and saved
         assert Checkpoints(tmp_path).latest_step() == 11
+    if phase == "notice_held_out":  # of the second epoch, which has four steps
+        assert Checkpoints(tmp_path).latest_step() == 8
     assert not (tmp_path / "results.json").exists()
     resumed = start("none", tmp_path, cache)
     assert resumed.returncode == 0, resumed.stderr

@@ -50,6 +50,9 @@ def svm_row(part="fold 1", svm=0.5, **changes):
         "seed": 0,
         "label_fraction": 1.0,
         "test_clips": 4000,
+        "clips_per_record": 10,
+        "crops": 1,
+        "clip_s": 2.0,
         "svm": svm,
         **changes,
     }
@@ -163,6 +166,13 @@ def test_missing_folds_are_marked(tmp_path):
     line = cell(markdown(tmp_path), AUDIO, "XDC, AudioSet", "ESC-50")
     assert line["ours"] == "85.0 (folds 1, 4 of 5)"
     assert line["difference"] == "+0.2"
+
+
+def test_another_length_of_the_clips_of_an_svm_is_marked(tmp_path):
+    folds = range(1, 6)
+    write(tmp_path, [svm_row(f"fold {i}", 0.8, clip_s=0.2667) for i in folds])
+    line = cell(markdown(tmp_path), AUDIO, "XDC, AudioSet", "ESC-50")
+    assert line["ours"] == "80.0 (clips of 0.2667 s)"
 
 
 def test_number_of_clusters_chooses_the_row(tmp_path):

@@ -78,7 +78,6 @@ def main(argv: list[str] | None = None) -> int:
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
     logging.getLogger("xdc_jax").setLevel(logging.INFO)
-    preemption.watch()
     try:
         return module.main() or 0
     except preemption.PreemptedError as notice:

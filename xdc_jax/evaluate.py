@@ -66,6 +66,15 @@ MEASURES = {
     "ari": "ARI",
     "purity": "purity",
 }
+# What rows say of how the clips were cut.
+HOW = (
+    "num_frames",
+    "crop_size",
+    "clips_per_record",
+    "crops",
+    "clip_s",
+    "feature_map",
+)
 
 
 def define_flags() -> None:
@@ -98,10 +107,7 @@ def main() -> None:
     out = Path(args.out).expanduser() if args.out else folder
     about = features.read_request(folder).get("about", {})
     data = about.get("data") or folder.absolute().name
-    how = {
-        key: about.get(key)
-        for key in ("num_frames", "crop_size", "clips_per_record", "crops")
-    }
+    how = {key: about.get(key) for key in HOW}
     rows, clusterings = [], {}
     for modality, splits in features.read(folder).items():
         try:

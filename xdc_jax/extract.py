@@ -4,7 +4,7 @@ Examples:
   xdc extract --weights=r2plus1d_18_xdc_audioset --videos=~/videos --out=features/mine
   xdc extract --weights=encoders/xdc_audioset --data=data/ucf101 --out=features/ucf101
   xdc extract --workdir=runs/xdc_kinetics --data=data/esc50 --clips=10 --per_clip \
-      --modality=audio --out=features/esc50
+      --modality=audio --window_s=2 --feature_map --out=features/esc50
   xdc extract --weights=r2plus1d_18_xdc_audioset --data=data/thumos14 --window_s=0.5 \
       --stride_s=0.25 --out=features/thumos14
 
@@ -33,7 +33,7 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
-from xdc_jax import convert, parallel
+from xdc_jax import convert, parallel, preemption
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation.rows import mean_per_group
 from xdc_jax.training import steps
@@ -116,6 +116,8 @@ class Job:
             "crop_size": spec.crop_size,
             "clips_per_record": None if windows else views.clips,
             "crops": views.crops,
+            "clip_s": round(spec.num_frames / spec.fps, 4),
+            "feature_map": self.feature_map,
             "pretraining": {
                 name: encoder.pretraining
                 for name, encoder in sorted(self.encoders.items())
@@ -132,6 +134,7 @@ def help_end() -> str:
 
 def main() -> None:
     """Runs the verb."""
+    preemption.watch()
     parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
     args = flags.FLAGS
@@ -266,9 +269,13 @@ def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
         for i, piece in zip(missing, pieces, strict=True):
             parts = {name: [] for name in shapes}
             for _, out in apply(piece.batches):
+                preemption.check()
                 for name, values in out.items():
                     parts[name].append(values)
                 progress.update(num_records + len(piece.records), num_rows)
+            # The notice may have gone to the decoding processes as well, and ended
+            # them: their files are none to be rejected.
+            preemption.check()
             rows = _rows(job, piece.records, parts, shapes)
             features.write_slice(
                 paths[i],

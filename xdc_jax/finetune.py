@@ -30,11 +30,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict, config_flags
 
-from xdc_jax import convert, finetune_config, parallel, results
+from xdc_jax import convert, finetune_config, parallel, preemption, results
 from xdc_jax.clustering import targets
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation import labelled, partition, scores
@@ -44,12 +45,11 @@ from xdc_jax.training import extraction, optimizer, steps
 from xdc_jax.training import state as state_lib
 from xdc_jax.training import workdir as workdir_lib
 from xdc_jax.training.loop import TrainingLoop
-from xdc_jax.weights import encoder_dir, layout
+from xdc_jax.weights import encoder_dir, layout, starting
 from xdc_jax.weights.encoder_dir import SavedEncoder
 
 log = logging.getLogger(__name__)
 
-SCRATCH = "scratch"
 ROW_FILE = "row.json"
 MEASURES = {
     "video_top1": "video top-1",
@@ -85,7 +85,7 @@ class Finetuning:
         """
         finetune_config.check(config)
         parallel.check_batch_size(config.batch_size, mesh)
-        check_weights(config, weights)
+        starting.check(config, weights)
         self.config, self.clips, self.part, self.mesh = config, clips, part, mesh
         self.weights, self.workdir = weights, Path(workdir)
         self.train_ids, self.test_ids = labelled.records(
@@ -202,17 +202,22 @@ class Finetuning:
             batch_size=config.batch_size,
             clip_ids=self.test_ids,
         )
-        found = [
-            np.asarray(jax.nn.softmax(steps.head_logits(head, out[config.modality])))
-            for _, out in extraction.run(
-                self.extract_step,
-                {config.modality: (encoder.params, encoder.batch_stats)},
-                self.networks,
-                batches,
-                self.mesh,
+        variables = {config.modality: (encoder.params, encoder.batch_stats)}
+        found, ids = [], []
+        for batch, out in extraction.run(
+            self.extract_step, variables, self.networks, batches, self.mesh
+        ):
+            preemption.check()
+            logits = steps.head_logits(head, out[config.modality])
+            found.append(np.asarray(jax.nn.softmax(logits)))
+            ids.append(batch["clip_id"][batch["mask"]])
+        found, ids = np.concatenate(found), np.concatenate(ids)
+        per_record = config.test_clips * config.test_crops
+        if (ids != np.repeat(self.test_ids, per_record)).any():
+            raise UserError(
+                f"{self.part.name}: the data gave other test clips than asked for; "
+                "were its files changed during the run?"
             )
-        ]
-        found = np.concatenate(found)
         return found.reshape(-1, config.test_crops, found.shape[-1]).mean(axis=1)
 
     def _row(self) -> results.Row:
@@ -229,7 +234,7 @@ class Finetuning:
             "part": self.part.name,
             "modality": config.modality,
             "train": config.train,
-            **self._pretraining(),
+            **starting.pretraining(self.weights),
             "seed": config.seed,
             "label_fraction": config.label_fraction,
             "num_frames": config.clip.num_frames,
@@ -242,73 +247,28 @@ class Finetuning:
             "seconds": round(self.loop.seconds, 1),
         }
 
-    def _pretraining(self) -> dict[str, Any]:
-        found = {"name": SCRATCH} if self.weights is None else self.weights.pretraining
-        return {
-            "pretraining": found.get("name"),
-            "pretraining_seed": found.get("seed"),
-            "k_video": found.get("k_video"),
-            "k_audio": found.get("k_audio"),
-        }
-
     def _encoder(self) -> SavedEncoder:
         """Returns the trained encoder with its classifier."""
         config, (encoder,) = self.config, self.loop.state.encoders.values()
         params, stats, head = jax.device_get(
             (encoder.params, encoder.batch_stats, encoder.heads[targets.LABEL])
         )
-        spec = model_spec(config)
-        data = Path(self.clips.data_dir).name
-        name = self._pretraining()["pretraining"]
+        spec = starting.model_spec(config)
+        data, part = Path(self.clips.data_dir).name, self.part.name
+        name = starting.pretraining(self.weights)["pretraining"]
         return SavedEncoder(
             spec=spec,
             normalization=config.video_normalization,
-            source=f"{_name(self.weights)}, finetuned on {data}, {self.part.name}",
+            source=f"{starting.name(self.weights)}, finetuned on {data}, {part}",
             variables=layout.Variables(
                 params, stats, head, layout.counters(spec, self.loop.step)
             ),
             clip=config.clip.to_dict(),
             pretraining={
-                "name": f"{name}, finetuned on {data}, {self.part.name}",
+                "name": f"{name}, finetuned on {data}, {part}",
                 "seed": config.seed,
             },
         )
-
-
-def model_spec(config: ConfigDict) -> layout.ModelSpec:
-    """Returns the structure of the encoder that a config asks for."""
-    model = config[f"{config.modality}_model"]
-    return layout.ModelSpec(model.name, model.width, tuple(model.stage_sizes))
-
-
-def check_weights(config: ConfigDict, weights: SavedEncoder | None) -> None:
-    """Raises UserError unless weights are of the encoder that the config asks for."""
-    if weights is None:
-        if config.train == "fc_only":
-            log.warning("fc_only on scratch: a classifier on random features")
-        return
-    found, expected = weights.spec, model_spec(config)
-    if found != expected:
-        raise UserError(
-            f"--weights: found {found.name} of width {found.width} and stages "
-            f"{found.stage_sizes}, expected {expected.name}, {expected.width}, "
-            f"{expected.stage_sizes} as in "
-            f"config.{config.modality}_model; change one of them"
-        )
-    if config.modality == "video" and weights.normalization != (
-        config.video_normalization
-    ):
-        raise UserError(
-            f"--weights: were trained with {weights.normalization!r} normalisation, "
-            f"but config.video_normalization is {config.video_normalization!r}; set it "
-            f"to {weights.normalization!r}"
-        )
-
-
-def _name(weights: SavedEncoder | None) -> str:
-    if weights is None:
-        return SCRATCH
-    return f"{weights.source}, {layout.digest(weights.variables)}"
 
 
 def finetune(
@@ -324,9 +284,13 @@ def finetune(
     mesh = parallel.make_mesh() if mesh is None else mesh
     workdir = Path(workdir)
     splits = {split: clips.index(split) for split in clips.splits}
+    folders = {
+        part.name: workdir / part.name.replace(" ", "_")
+        for part in partition.parts(splits, "all")
+    }
     rows = []
     for part in partition.parts(splits, parts):
-        folder = workdir / part.name.replace(" ", "_")
+        folder = folders.setdefault(part.name, workdir / part.name)
         row_file = folder / ROW_FILE
         if row_file.exists():
             claim(folder, config, clips, weights)
@@ -334,7 +298,10 @@ def finetune(
         else:
             job = Finetuning(config, clips, part, weights, folder, mesh)
             rows.append(job.run())
-        results.write(workdir / "results.json", rows)
+        # Of all parts that are done, by this call or another.
+        files = [each / ROW_FILE for each in folders.values()]
+        done = [json.loads(file.read_text()) for file in files if file.exists()]
+        results.write(workdir / "results.json", done)
     return rows
 
 
@@ -342,7 +309,7 @@ def claim(
     folder: Path, config: ConfigDict, clips: Any, weights: SavedEncoder | None
 ) -> None:
     """Makes the folder of a part this job's; UserError if it is another's."""
-    made_from = {"data": clips.fingerprint, "weights": _name(weights)}
+    made_from = {"data": clips.fingerprint, "weights": starting.name(weights)}
     workdir_lib.claim(folder, config, made_from)
 
 
@@ -367,7 +334,7 @@ def open_clips(config: ConfigDict, data_dir: str | Path) -> Any:
     if config.modality == "audio":
         # A clip is as long as its sound, so that sounds are evenly spread in the test.
         spec = dataclasses.replace(spec, num_frames=1, fps=1 / spec.audio_duration_s)
-    data_dir = Path(data_dir).expanduser()
+    data_dir = epath.Path(data_dir).expanduser()
     prepared = shards.open_prepared(data_dir)
     if absent := shards.num_absent(data_dir):
         log.warning(
@@ -381,13 +348,14 @@ def open_clips(config: ConfigDict, data_dir: str | Path) -> Any:
 
 def main() -> None:
     """Runs the verb."""
+    preemption.watch()
     parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
     args = flags.FLAGS
     config = args.config
     finetune_config.check(config)
     weights = None
-    if args.weights != SCRATCH:
+    if args.weights != starting.SCRATCH:
         weights = convert.load(args.weights, config.modality)
     clips = open_clips(config, args.data)
     workdir = Path(args.workdir).expanduser()

@@ -75,6 +75,16 @@ def check(config: ConfigDict) -> None:
             "test_crops": (1, 3),
         },
     )
+    rates = config.optimizer
+    before = config.epochs
+    if rates.schedule == "step":
+        before = min([before, *rates.step_epochs])
+    if rates.warmup_epochs > before or rates.warmup_epochs >= config.epochs:
+        raise UserError(
+            f"config.optimizer.warmup_epochs is {rates.warmup_epochs}; expected less "
+            f"than config.epochs ({config.epochs}), and no more than the first of "
+            f"config.optimizer.step_epochs ({tuple(rates.step_epochs)})"
+        )
     if not 0 < config.label_fraction <= 1:
         raise UserError(
             f"config.label_fraction is {config.label_fraction}; expected 0 < x <= 1"

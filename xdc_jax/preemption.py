@@ -1,7 +1,7 @@
 """Notice that this machine is taken away: SIGTERM, as Cloud TPU sends it.
 
-Long work asks between its steps, saves what it has, and ends with `EXIT_STATUS`; the
-same command started again goes on.
+Verbs that can go on where they stopped watch for it: they ask between their steps, save
+what they have, and end with `EXIT_STATUS`. All others die of it, as usual.
 """
 
 import signal

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from xdc_jax import config as config_lib
-from xdc_jax import parallel, results
+from xdc_jax import parallel, preemption, results
 from xdc_jax.clustering import assignments as assignments_lib
 from xdc_jax.clustering import sampling, targets
 from xdc_jax.errors import UserError
@@ -155,7 +155,9 @@ class Pretraining:
     def _load_clusters(self, iteration: int) -> Any:
         return assignments_lib.load(assignments_lib.path(self.workdir, iteration))
 
-    def _extract(self, split: str, clip_ids=None) -> dict[str, np.ndarray]:
+    def _extract(
+        self, split: str, clip_ids=None, interruptible: bool = True
+    ) -> dict[str, np.ndarray]:
         return extract(
             self.extract_step,
             self.loop.state,
@@ -165,6 +167,7 @@ class Pretraining:
             self.mesh,
             batch_size=self.config.batch_size,
             clip_ids=clip_ids,
+            interruptible=interruptible,
         )
 
     def _labels(self, found: Any) -> dict[str, np.ndarray]:
@@ -257,7 +260,7 @@ class Pretraining:
     def _held_out_loss(self, labels: dict[str, np.ndarray]) -> dict[str, float]:
         """Returns the cross-entropy of each head on the held-out clips."""
         ids = np.flatnonzero(self.held_out)
-        features = self._extract(self.split, clip_ids=ids)
+        features = self._extract(self.split, ids, interruptible=False)
         return {
             f"held_out_loss/{name}/{target}": steps.mean_loss(
                 head, features[name][ids], labels[target][ids]
@@ -360,6 +363,7 @@ def main() -> None:
     from data_pipelines import clips as clips_lib
     from data_pipelines import shards
 
+    preemption.watch()
     parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
     config = flags.FLAGS.config

@@ -6,6 +6,7 @@ import pytest
 from data_pipelines import features
 from tests.feature_sets import make_set
 from xdc_jax.errors import UserError
+from xdc_jax.evaluation.rows import divide
 
 REQUEST = {"data": "x", "views": {"stride_s": 0.5}}
 
@@ -47,6 +48,15 @@ def test_a_set_of_before_there_were_partitions(tmp_path):
     found = features.read(tmp_path)["video"]["train"]
     assert found.partitions.tolist() == [""] * 6
     np.testing.assert_array_equal(found.features, rows["video_feature"])
+
+
+def test_clips_without_a_source_are_sources_of_their_own(tmp_path):
+    splits = {"train": columns(["a.mp4"]), "test": columns(["b.mp4"], seed=1)}
+    for rows in splits.values():
+        del rows["video_id"]
+    make_set(tmp_path, splits, ["x", "y"], without=("video_id",))
+    ((name, train, test),) = divide(features.read(tmp_path)["video"])
+    assert (name, len(train.videos()[0]), len(test.videos()[0])) == ("test", 3, 3)
 
 
 def test_windows_are_of_each_video_in_order_of_time(tmp_path):

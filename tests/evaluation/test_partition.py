@@ -62,6 +62,24 @@ def test_val_stands_in_for_a_test_split_without_labels():
     assert part.test_split == "val"
 
 
+def test_the_split_to_test_on_can_be_named():
+    names = ("train", "val", "test")
+    data = {name: columns([0, 1], [name, name + "2"]) for name in names}
+    assert [p.test_split for p in partition.parts(data)] == ["test"]
+    assert [p.test_split for p in partition.parts(data, "val")] == ["val"]
+
+
+def test_clips_of_a_video_have_one_label():
+    data = {
+        "train": columns([0, 1, 0, -1], ["a", "a", "b", "b"]),
+        "test": columns([0], ["c"]),
+    }
+    with pytest.raises(UserError, match="a: found clips of 2 classes, expected one"):
+        partition.parts(data)
+    data["train"].label[1] = 0
+    partition.parts(data)
+
+
 def test_chosen_parts():
     data = {"train": columns([0] * 3, fold=[1, 2, 3])}
     names = [part.name for part in partition.parts(data, "3+1")]

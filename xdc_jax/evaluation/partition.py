@@ -43,12 +43,14 @@ def parts(splits: Mapping[str, Any], wanted: str = "all") -> list[Part]:
     Args:
         splits: split -> columns by row: `label`, `video_id`, `fold`, and `partitions`
             (such as `train/test/-`, or empty), which may be None.
-        wanted: `all`, or numbers of official splits or folds, such as `1+3`.
+        wanted: `all`, or numbers of official splits or folds, such as `1+3`, or the
+            split to test on.
 
     Raises:
         UserError: the data cannot be divided so, or a video is in both parts.
     """
-    found = _choose(_all(splits), wanted)
+    found = _all(splits, wanted)
+    found = found if wanted in splits else _choose(found, wanted)
     for part in found:
         videos = [
             set(splits[split].video_id[mask])
@@ -57,6 +59,8 @@ def parts(splits: Mapping[str, Any], wanted: str = "all") -> list[Part]:
                 (part.test_split, part.test),
             )
         ]
+        for split in {part.train_split, part.test_split}:
+            _check_labels(splits[split])
         if shared := videos[0] & videos[1]:
             raise UserError(
                 f"{part.name}: {len(shared)} videos are in both training and test, "
@@ -65,8 +69,24 @@ def parts(splits: Mapping[str, Any], wanted: str = "all") -> list[Part]:
     return found
 
 
-def _all(splits: Mapping[str, Any]) -> list[Part]:
+def _check_labels(columns: Any) -> None:
+    """Raises UserError if rows of one video have different labels."""
+    labelled = columns.label >= 0
+    label, videos = columns.label[labelled], columns.video_id[labelled]
+    _, first, video = np.unique(videos, return_index=True, return_inverse=True)
+    differ = label != label[first][video]
+    if differ.any():
+        name = videos[np.flatnonzero(differ)[0]]
+        raise UserError(
+            f"{name}: found clips of {len(set(label[videos == name]))} classes, "
+            "expected one: scores are averaged over the clips of a video; cut the "
+            "intervals out as files of their own"
+        )
+
+
+def _all(splits: Mapping[str, Any], wanted: str) -> list[Part]:
     pairs = [pair for pair in _PAIRS if splits.keys() >= set(pair)]
+    pairs = [pair for pair in pairs if pair[1] == wanted] or pairs
     if pairs:
         labelled = [pair for pair in pairs if (splits[pair[1]].label >= 0).any()]
         train, test = (labelled or pairs)[0]

@@ -5,6 +5,7 @@ import dataclasses
 from xdc_jax.paper.measured import Measured, Setting, Summary, summarize
 from xdc_jax.paper.published import GALLERY_CLUSTERS, TABLES, Column, Published, Row
 
+_SVM_CLIP_S = 2.0  # what the audio protocol takes
 # Clips per record and crops per clip that tables do not mention.
 _USUAL_TEST = {"dcase2014": (60, 1)}
 
@@ -95,4 +96,7 @@ def _remarks(row: Row, setting: Setting) -> tuple[str, ...]:
     test = (setting.test_clips, setting.test_crops)
     if None not in test and test != _USUAL_TEST.get(setting.data, (10, 1)):
         remarks.append(f"{test[0]} test clips x {test[1]} crops")
+    if setting.protocol == "svm" and setting.clip_s != _SVM_CLIP_S:
+        seconds = "?" if setting.clip_s is None else f"{setting.clip_s:g}"
+        remarks.append(f"clips of {seconds} s")
     return tuple(remarks)

@@ -33,6 +33,7 @@ class Setting:
         crop_size: of a video clip, pixels; None of audio.
         test_clips: per record; None where not known.
         test_crops: per clip; None where not known.
+        clip_s: length of a clip of `xdc evaluate`, seconds; None where not known.
         official: whether the parts are the data set's official ones.
     """
 
@@ -47,6 +48,7 @@ class Setting:
     crop_size: int | None
     test_clips: int | None
     test_crops: int | None
+    clip_s: float | None
     official: bool
 
 
@@ -207,6 +209,7 @@ def _parse(row: Mapping[str, Any]) -> tuple[tuple[Setting, Seed, str], float]:
         # `xdc evaluate` counts all clips under `test_clips`.
         test_clips=row.get("test_clips" if verb == "finetune" else "clips_per_record"),
         test_crops=row.get("test_crops" if verb == "finetune" else "crops"),
+        clip_s=row.get("clip_s") if verb == "evaluate" else None,
         official=part in OFFICIAL_PARTS.get(row["data"], ()),
     )
     return (setting, (row.get("pretraining_seed"), row["seed"]), part), share

@@ -23,6 +23,7 @@ def extract(
     *,
     batch_size: int,
     clip_ids: Int[np.ndarray, " m"] | None = None,
+    interruptible: bool = True,
 ) -> dict[str, Float[np.ndarray, "n d"]]:
     """Returns encoder name -> float32 features `[num_clips, d]`, in eval mode.
 
@@ -35,6 +36,11 @@ def extract(
         mesh: the devices.
         batch_size: clips per step over all devices.
         clip_ids: only these clips; the rows of the others are zero.
+        interruptible: stop between batches when the machine is taken away; not where
+            something is to be saved first.
+
+    Raises:
+        PreemptedError: there was a notice.
     """
     encoders = {
         name: (encoder.params, encoder.batch_stats)
@@ -49,6 +55,8 @@ def extract(
     batches = clips.eval_batches(split, batch_size=batch_size, clip_ids=clip_ids)
     with tqdm(total=count, desc=f"extract {split}", leave=False, disable=None) as bar:
         for batch, out in run(extract_step, encoders, networks, batches, mesh):
+            if interruptible:
+                preemption.check()
             ids = batch["clip_id"][batch["mask"]]
             for name, rows in out.items():
                 features[name][ids] = rows
@@ -73,9 +81,6 @@ def run(
         networks: encoder name -> structure.
         batches: see DESIGN.md, section 4.
         mesh: the devices.
-
-    Raises:
-        PreemptedError: there was a notice.
     """
     keys = sorted({network.modality for network in networks.values()})
 
@@ -84,7 +89,6 @@ def run(
 
     pending = None
     for batch, inputs in prefetch(batches, keys, mesh):
-        preemption.check()
         out = extract_step(encoders, inputs)
         if pending is not None:
             yield fetched(*pending)

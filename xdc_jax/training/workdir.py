@@ -26,6 +26,11 @@ def claim(workdir: Path, config: ConfigDict, made_from: Mapping[str, str]) -> No
     Raises:
         UserError: the workdir belongs to a run of another config, or made from others.
     """
+    if ":/" in str(workdir):  # what is left of gs://
+        raise UserError(
+            f"--workdir: found {workdir}, expected a folder; buckets are not written "
+            "to yet: mount the bucket (gcsfuse), or use a disk"
+        )
     record = {
         "config": json.loads(config.to_json()),
         **made_from,

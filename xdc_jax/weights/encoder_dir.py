@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from xdc_jax.training import checkpoint
 from xdc_jax.training.state import Network
 from xdc_jax.weights import layout
 from xdc_jax.weights.layout import ModelSpec, Variables
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _DESCRIPTION = "encoder.json"
@@ -146,6 +149,8 @@ def of_run(workdir: str | Path, name: str) -> SavedEncoder:
     model = config[f"{encoders[name]}_model"]
     spec = ModelSpec(model["name"], model["width"], tuple(model["stage_sizes"]))
     step, state = checkpoint.read_newest(workdir)
+    if not (workdir / "results.json").exists():
+        log.warning("%s: the run has not ended; this is its step %d", workdir, step)
     return SavedEncoder(
         spec=spec,
         normalization=config["video_normalization"],
