@@ -13,11 +13,12 @@ audio encoder was released: the weights are a run of `xdc pretrain`. The paper's
 has a linear SVM on this set (unverified), see `xdc tables`; this is finetuning. From
 scratch there is no encoder to be careful with: `optimizer.lr_body=0.02`.
 
-TPU v5e-8; not run. Unverified: clips of 2 s as 100 x 40 log-mel, and 60 of them per
-recording in testing (counts as in CrissCross [R of theirs]), the test set. The
-optimizer is the recipe of GDT and SeLaVi for video [R of theirs], here without any
-evidence for audio: the defaults of xdc_jax/finetune_config.py. Of each recording, 60
-clips are drawn in an epoch, a stand-in.
+TPU v5e-8: minutes, 72,000 clips of sound alone (estimate, not run). Unverified: clips
+of 2 s as 100 x 40 log-mel, and 60 of them per recording in testing (counts as in
+CrissCross [R of theirs]), the test set. The optimizer is the recipe of GDT and SeLaVi
+for video [R of theirs], here without any evidence for audio: the defaults of
+xdc_jax/finetune_config.py. Of each recording, 60 clips are drawn in an epoch, a
+stand-in.
 """
 
 from ml_collections import ConfigDict

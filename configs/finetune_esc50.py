@@ -9,10 +9,11 @@ r"""Finetuning on ESC-50, audio: the mean over five official folds.
 No audio encoder was released: the weights are a run of `xdc pretrain`. From scratch
 there is no encoder to be careful with: `optimizer.lr_body=0.02`.
 
-TPU v5e-8; not run. The paper's values are not public. Unverified: clips of 2 s as 100 x
-40 log-mel, and 10 of them per recording in testing (counts as in CrissCross [R of
-theirs]). The optimizer is the recipe of GDT and SeLaVi for video [R of theirs], here
-without any evidence for audio: the defaults of xdc_jax/finetune_config.py.
+TPU v5e-8: minutes, 1 million clips of sound alone (estimate, not run). The paper's
+values are not public. Unverified: clips of 2 s as 100 x 40 log-mel, and 10 of them per
+recording in testing (counts as in CrissCross [R of theirs]). The optimizer is the
+recipe of GDT and SeLaVi for video [R of theirs], here without any evidence for audio:
+the defaults of xdc_jax/finetune_config.py.
 """
 
 from ml_collections import ConfigDict

@@ -15,9 +15,11 @@ the config is
 
 From scratch there is no encoder to be careful with: `optimizer.lr_body=0.02`.
 
-TPU v5e-8; not run. The paper's values are not public. The recipe is that of GDT and
-SeLaVi for the same network [R of theirs; they take 3 crops, clips of 32 frames and
-crops of 128 px], the same as for UCF101: the defaults of xdc_jax/finetune_config.py.
+TPU v5e-8: at least 5 minutes for the three splits, 1.3 million clips (estimate, not
+run; how it is made: configs/paper/shared.py); clips of 32 frames at 224 px are 16 times
+the work. The paper's values are not public. The recipe is that of GDT and SeLaVi for
+the same network [R of theirs; they take 3 crops, clips of 32 frames and crops of 128
+px], the same as for UCF101: the defaults of xdc_jax/finetune_config.py.
 """
 
 from ml_collections import ConfigDict

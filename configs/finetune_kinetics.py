@@ -14,9 +14,10 @@ For clips of 32 frames at 224 px, videos are prepared with `--short_side=256
 
 A few labels: `label_fraction=0.01`.
 
-TPU v5e-8; not run. The paper has no such result, as far as is known. The recipe is
-VMZ's for Kinetics (its PyTorch port) [R of VMZ]: 45 epochs of about a million clips, 10
-of them warm-up, 0.01 per 32 clips, a tenth of it from epochs 20, 30 and 40 on.
+TPU v5e-8: at least 3 hours, 43 million clips (estimate, not run; how it is made:
+configs/paper/shared.py). The paper has no such result, as far as is known. The recipe
+is VMZ's for Kinetics (its PyTorch port) [R of VMZ]: 45 epochs of about a million clips,
+10 of them warm-up, 0.01 per 32 clips, a tenth of it from epochs 20, 30 and 40 on.
 """
 
 from ml_collections import ConfigDict
