@@ -78,7 +78,8 @@ def frozen(saved, config, data: str, out: Path) -> list[dict]:
 
     folder = out / f"{config.modality}_features"
     source = PreparedSource(finetune.open_clips(config, data), Views())
-    extract(Job(source, {config.modality: saved}, False, False, 16, folder))
+    name = Path(data).name
+    extract(Job(source, {config.modality: saved}, False, False, 16, folder, name))
     splits = features.read(folder)[config.modality]
     pretraining, seed = saved.pretraining, saved.pretraining["seed"]
     if pretraining["name"] == "random":
@@ -87,7 +88,7 @@ def frozen(saved, config, data: str, out: Path) -> list[dict]:
     for fraction in FRACTIONS:
         rows += evaluate.evaluate(
             splits,
-            Path(data).name,
+            name,
             config.modality,
             pretraining=pretraining,
             label_fraction=fraction,
