@@ -144,10 +144,10 @@ def test_official_partitions_are_carried_along(tmp_path):
     wanted = {"0.mkv": "train/test", "1.mkv": "test/-", "2.mkv": ""}
     for name, partitions in wanted.items():
         write_media(tmp_path / name, pictures=numbered_pictures(25))
-        manifest += f"{name},a,all,{partitions}\n"
+        manifest += f"{name},a,videos,{partitions}\n"
     (tmp_path / "m.csv").write_text(manifest)
     extract.extract(job(tmp_path / "m.csv", tmp_path / "out"))
-    rows = read(tmp_path / "out", "all")
+    rows = read(tmp_path / "out", "videos")
     found = zip(rows["video_id"], rows["partitions"], strict=True)
     assert {k.decode(): v.decode() for k, v in found} == wanted
 
