@@ -258,6 +258,9 @@ def test_folds_are_runs_of_their_own_and_are_kept(one_device, tmp_path):
     finetune.finetune(config, clips, None, tmp_path, "1", one_device)
     written = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["part"] for row in written] == ["fold 1", "fold 2"]
+    other = make_config(epochs=2)
+    with pytest.raises(UserError, match=r"fold_1.*belongs to another config"):
+        finetune.finetune(other, clips, None, tmp_path, "3", one_device)
     rows = finetune.finetune(config, clips, None, tmp_path, mesh=one_device)
     assert [row["part"] for row in rows] == ["fold 1", "fold 2", "fold 3"]
     assert rows[1] == first[0]

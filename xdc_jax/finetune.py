@@ -288,12 +288,14 @@ def finetune(
         part.name: workdir / part.name.replace(" ", "_")
         for part in partition.parts(splits, "all")
     }
+    for folder in folders.values():
+        if (folder / ROW_FILE).exists():  # its row stands beside those to come
+            claim(folder, config, clips, weights)
     rows = []
     for part in partition.parts(splits, parts):
         folder = folders.setdefault(part.name, workdir / part.name)
         row_file = folder / ROW_FILE
         if row_file.exists():
-            claim(folder, config, clips, weights)
             rows.append(json.loads(row_file.read_text()))
         else:
             job = Finetuning(config, clips, part, weights, folder, mesh)

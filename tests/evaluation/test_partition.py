@@ -84,6 +84,8 @@ def test_chosen_parts():
     data = {"train": columns([0] * 3, fold=[1, 2, 3])}
     names = [part.name for part in partition.parts(data, "3+1")]
     assert names == ["fold 1", "fold 3"]
+    with pytest.raises(UserError, match=r"found 'train', expected `all` or some"):
+        partition.parts(data, "train")
     with pytest.raises(UserError, match=r"found '4', expected `all` or some of 1\+2"):
         partition.parts(data, "4")
     pair = {"train": columns([0], ["a"]), "test": columns([0], ["b"])}

@@ -50,7 +50,8 @@ def parts(splits: Mapping[str, Any], wanted: str = "all") -> list[Part]:
         UserError: the data cannot be divided so, or a video is in both parts.
     """
     found = _all(splits, wanted)
-    found = found if wanted in splits else _choose(found, wanted)
+    if [part.name for part in found] != [wanted]:
+        found = _choose(found, wanted)
     for part in found:
         videos = [
             set(splits[split].video_id[mask])

@@ -5,13 +5,13 @@ after a preemption, until it is done.
 import dataclasses
 import json
 import logging
-import os
 import shlex
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from xdc_jax import preemption
 from xdc_jax.errors import UserError
 from xdc_jax.launching import commands
 from xdc_jax.launching.gcloud import (
@@ -87,7 +87,7 @@ class Launch:
             "--max_restarts=%d are used up; the same command goes on from here",
             max_restarts,
         )
-        return os.EX_TEMPFAIL
+        return preemption.EXIT_STATUS
 
     def attempt(self, is_first: bool) -> None:
         """Takes a slice and runs the job on it; Preempted if it is lost on the way."""
@@ -202,7 +202,7 @@ class Launch:
             for i, status in statuses.items()
         )
         # The documented status of a job that wrote a checkpoint, asked to end.
-        if os.EX_TEMPFAIL in statuses.values():
+        if preemption.EXIT_STATUS in statuses.values():
             raise Preempted(f"exit statuses: {text}")
         failed = next(worker for worker in workers if worker.status)
         raise JobFailed(
