@@ -8,15 +8,17 @@ Media: 10-second clips of 340x256 at 30 per second, H.264 with AAC sound, that t
 script codes from real footage. A clip is 8 pictures of 112x112 around a random place
 and crop, and the log-mel spectrogram of 2 s of sound around it, in a batch on the
 device. Every reader runs in a process of its own, on one core, one after another:
-xdc_jax, over whole epochs, from shards that `xdc prepare` made with its default
-settings, with several clips drawn from a record; and the peers, which seek in the
-file, decode up to the clip and make the spectrogram with torch.stft.
+xdc_jax from shards that `xdc prepare` made with its default settings, with several
+clips drawn from a record, over whole epochs (the last one is finished), so that the
+filling of the shuffle buffer counts; and the peers, which seek in the file, decode up to
+the clip and make the spectrogram with torch.stft.
 
 --topology adds how many host cores a training step of xdc_kinetics needs on a slice,
 by the roofline of the step as the TPU compiler counts it (`bytes accessed`, which is
 more than what is accessed: see DESIGN.md).
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -31,7 +33,7 @@ from absl import app, flags
 
 FOOTAGE = flags.DEFINE_string("footage", None, "Folder with real media files.")
 OUT = flags.DEFINE_string("out", None, "Folder for what is made.")
-SECONDS = flags.DEFINE_float("seconds", 25.0, "How long each reader is measured.")
+SECONDS = flags.DEFINE_float("seconds", 25.0, "Each reader is measured this long.")
 DRAWS = flags.DEFINE_list("clips_per_record", ["1", "4", "8"], "Of xdc_jax.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "TPU slice, such as v5e:2x4.")
 ONLY = flags.DEFINE_string("only", None, "Measure this reader here; for itself.")
@@ -171,8 +173,8 @@ def peer_batches(name, paths):
         yield {"video": np.stack(clips), "audio": np.stack(spectrograms)}
 
 
-def our_batches(data_dir, clips_per_record):
-    """Yields batches of random clips, for ever."""
+def our_epochs(data_dir, clips_per_record):
+    """Yields epochs, each the batches of random clips, for ever."""
     from data_pipelines import shards
     from data_pipelines.clips import ClipData, ClipSpec
 
@@ -180,9 +182,7 @@ def our_batches(data_dir, clips_per_record):
     draws = np.full(clips.num_clips("train"), clips_per_record)
     epoch = 0
     while True:
-        yield from clips.train_batches(
-            "train", batch_size=BATCH, epoch=epoch, draws=draws
-        )
+        yield clips.train_batches("train", batch_size=BATCH, epoch=epoch, draws=draws)
         epoch += 1
 
 
@@ -196,15 +196,18 @@ def measure(name, out):
 
     kind, _, draws = name.partition(":")
     if kind == "xdc_jax":
-        batches = our_batches(out / "prepared", int(draws))
+        epochs = our_epochs(out / "prepared", int(draws))
     else:
         batches = peer_batches(kind, sorted((out / "media").iterdir()))
-    fed = prefetch(batches, ("video", "audio"), parallel.make_mesh())
-    next(fed)
+        epochs = (itertools.islice(batches, 1) for _ in itertools.count())
+    mesh = parallel.make_mesh()
+    next(prefetch(next(epochs), ("video", "audio"), mesh))  # what is traced once
     start, count = time.perf_counter(), 0
     while (elapsed_s := time.perf_counter() - start) < SECONDS.value:
-        next(fed)[1]["video"].block_until_ready()
-        count += BATCH
+        for _, inputs in prefetch(next(epochs), ("video", "audio"), mesh):
+            inputs["video"].block_until_ready()
+            count += BATCH
+        print(f"{count / (time.perf_counter() - start):.1f}", file=sys.stderr)
     print(json.dumps(count / elapsed_s))
 
 
