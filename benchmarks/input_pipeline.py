@@ -10,8 +10,8 @@ and crop, and the log-mel spectrogram of 2 s of sound around it, in a batch on t
 device. Every reader runs in a process of its own, on one core, one after another:
 xdc_jax from shards that `xdc prepare` made with its default settings, with several
 clips drawn from a record, over whole epochs (the last one is finished), so that the
-filling of the shuffle buffer counts; and the peers, which seek in the file, decode up to
-the clip and make the spectrogram with torch.stft.
+filling of the shuffle buffer counts; and the peers, which seek in the file, decode up
+to the clip and make the spectrogram with torch.stft.
 
 --topology adds how many host cores a training step of xdc_kinetics needs on a slice,
 by the roofline of the step as the TPU compiler counts it (`bytes accessed`, which is

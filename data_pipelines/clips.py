@@ -202,30 +202,35 @@ class ClipData:
         *,
         batch_size: int,
         clip_ids: Int[np.ndarray, " wanted"] | None = None,
-        process_index: int = 0,
-        process_count: int = 1,
+        num_batches: int | None = None,
     ) -> Iterator[Batch]:
         """The centre clip of every record, or of `clip_ids`, once, by ascending id.
 
-        Of several processes each has a range of the ids, and reads the shards of that.
-        All have the same number of batches; what is missing is filled (`pad`).
-        Arguments and errors are those of `train_batches`.
+        Args:
+          split: the split.
+          batch_size: clips per batch; what is missing in the last is filled (`pad`).
+          clip_ids: of the records; default: all.
+          num_batches: more than the clips need: of several processes, which read some
+            of the clips each, all have equally many.
         """
         index = self.index(split)
-        rows = order.rows_per_process(batch_size, process_count)
         wanted = np.arange(len(index)) if clip_ids is None else np.sort(clip_ids)
-        num_batches = -(-len(wanted) // batch_size)
-        here = num_batches * rows
-        wanted = wanted[process_index * here : (process_index + 1) * here]
         draws = np.zeros(len(index), np.int32)
         draws[wanted] = 1
         records = self._records(index, wanted)
         records = order.drawn_records(records, draws)
         clips = records.map(self._centre_clip, num_parallel_calls=available_cores())
-        return self._padded(batch(clips, rows).as_numpy_iterator(), rows, num_batches)
+        batches = batch(clips, batch_size).as_numpy_iterator()
+        return self._padded(batches, batch_size, num_batches, len(wanted))
 
     def view_batches(
-        self, split: str, views: Views, *, batch_size: int, clip_ids: Sequence[int]
+        self,
+        split: str,
+        views: Views,
+        *,
+        batch_size: int,
+        clip_ids: Sequence[int],
+        num_batches: int | None = None,
     ) -> Iterator[Batch]:
         """Views of some records, in order of clip id and view.
 
@@ -234,6 +239,7 @@ class ClipData:
           views: which views of each record.
           batch_size: clips per batch; the last one is filled as in `eval_batches`.
           clip_ids: of the records, ascending.
+          num_batches: as in `eval_batches`.
         """
         index = self.index(split)
         draws = np.zeros(len(index), np.int32)
@@ -245,7 +251,7 @@ class ClipData:
             self._view_function(split, views), num_parallel_calls=available_cores()
         )
         batches = batch(clips, batch_size).as_numpy_iterator()
-        return self._padded(batches, batch_size, -(-int(draws.sum()) // batch_size))
+        return self._padded(batches, batch_size, num_batches, int(draws.sum()))
 
     def index(self, split: str) -> shards.SplitIndex:
         """What is known of the records of a split without reading them."""
@@ -329,9 +335,11 @@ class ClipData:
         return self._finish_of(sample(self.spec, record, choices), choices)
 
     def _padded(
-        self, batches: Iterator[Batch], rows: int, num_batches: int
+        self, batches: Iterator[Batch], rows: int, num_batches: int | None, clips: int
     ) -> Iterator[Batch]:
-        """Exactly `num_batches` batches of `rows` rows, whatever `batches` has."""
+        """So many batches of `rows` rows, or else as many as the clips need."""
+        if num_batches is None:
+            num_batches = -(-clips // rows)
         spec = self.spec
         side = spec.crop_size
         inputs = {

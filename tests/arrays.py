@@ -50,22 +50,35 @@ class ArrayClips:
     def kept(self, split, **_):
         return np.ones(self.num_clips(split), bool)
 
-    def train_batches(self, split, *, batch_size, epoch, draws, start_batch=0):
+    def train_batches(
+        self,
+        split,
+        *,
+        batch_size,
+        epoch,
+        draws,
+        start_batch=0,
+        process_index=0,
+        process_count=1,
+    ):
         order = np.repeat(np.arange(len(draws)), draws)
         order = np.random.default_rng(epoch).permutation(order)
+        rows = batch_size // process_count
         for i in range(start_batch, len(order) // batch_size):
-            ids = order[i * batch_size : (i + 1) * batch_size]
-            yield self._batch(split, ids, batch_size)
+            start = i * batch_size + process_index * rows
+            yield self._batch(split, order[start : start + rows], rows)
 
-    def eval_batches(self, split, *, batch_size, clip_ids=None):
+    def eval_batches(self, split, *, batch_size, clip_ids=None, num_batches=None):
         ids = np.arange(self.num_clips(split)) if clip_ids is None else clip_ids
-        for i in range(0, len(ids), batch_size):
-            yield self._batch(split, ids[i : i + batch_size], batch_size)
+        for i in range(num_batches or -(-len(ids) // batch_size)):
+            part = ids[i * batch_size : (i + 1) * batch_size]
+            yield self._batch(split, part, batch_size)
 
-    def view_batches(self, split, views, *, batch_size, clip_ids):
+    def view_batches(self, split, views, *, batch_size, clip_ids, num_batches=None):
         ids = np.repeat(clip_ids, views.clips * views.crops)
-        for i in range(0, len(ids), batch_size):
-            yield self._batch(split, ids[i : i + batch_size], batch_size)
+        yield from self.eval_batches(
+            split, batch_size=batch_size, clip_ids=ids, num_batches=num_batches
+        )
 
     def _batch(self, split, ids, batch_size):
         padded = np.concatenate([ids, np.zeros(batch_size - len(ids), ids.dtype)])

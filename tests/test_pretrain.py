@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -286,6 +287,47 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint_before(
     # Nothing is lost: a new start goes on from the last good checkpoint.
     row = build(tiny_config, tiny_clips, tmp_path, one_device).run()
     assert row["video_probe"] is not None
+
+
+@pytest.mark.parametrize("damage", ["cut", "no_state", "no_position", "garbage"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    undisturbed, tmp_path, damage
+):
+    whole, cache = undisturbed
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    (workdir / "results.json").unlink()
+    newest = workdir / "checkpoints" / "16"
+    if damage == "cut":
+        files = [f for f in (newest / "state" / "d").iterdir() if f.is_file()]
+        for file in [*files, *(newest / "state").rglob("d/*")]:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif damage == "garbage":
+        (newest / "state" / "_METADATA").write_bytes(b"\0" * 100)
+    else:
+        shutil.rmtree(newest / damage.removeprefix("no_"))
+    resumed = start("none", workdir, cache)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "checkpoint 16 cannot be read" in resumed.stderr
+    assert (workdir / "damaged_checkpoints" / "16").is_dir()
+    a, b = (final_state(folder) for folder in (whole, workdir))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert (workdir / "metrics.jsonl").read_bytes() == (
+        whole / "metrics.jsonl"
+    ).read_bytes()
+
+
+def test_checkpoints_of_which_none_can_be_read_stay(undisturbed, tmp_path):
+    whole, cache = undisturbed
+    shutil.copytree(whole, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    steps = sorted(path.name for path in folder.iterdir())
+    for step in steps:
+        shutil.rmtree(folder / step / "state")
+    failed = start("none", tmp_path / "run", cache)
+    assert failed.returncode != 0
+    assert "none of 2 checkpoints can be read" in failed.stderr
+    assert sorted(path.name for path in folder.iterdir()) == steps
 
 
 def test_supervised_without_labels(tiny_config, tiny_clips, one_device, tmp_path):

@@ -7,6 +7,7 @@ Exit status: 0 done, 2 an error that is explained, 75 preempted: start again to 
 import difflib
 import importlib
 import logging
+import os
 import sys
 
 from absl import flags
@@ -38,6 +39,18 @@ def _usage() -> str:
 def _fail(verb: str, message: object) -> int:
     print(f"xdc {verb}: error: {message}", file=sys.stderr)
     return 2
+
+
+def _leave(status: int) -> int:
+    """Returns the exit status, or in a job of several processes ends this one with it.
+
+    At its regular end it would wait for the others, which may wait for it.
+    """
+    jax = sys.modules.get("jax")
+    if jax and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"xdc {verb}: {notice}", file=sys.stderr)
         return preemption.EXIT_STATUS
     except (UserError, OSError) as error:  # OSError: of files, such as a full disk
-        return _fail(verb, error)
+        return _leave(_fail(verb, error))
     except KeyboardInterrupt:
         print(f"xdc {verb}: interrupted", file=sys.stderr)
         return 130

@@ -33,7 +33,7 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
-from xdc_jax import convert, parallel, preemption
+from xdc_jax import convert, hosts, parallel, preemption
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation.rows import mean_per_group
 from xdc_jax.training import steps
@@ -68,6 +68,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num_workers", None, "Processes that decode --videos; default: one per core.", 1
     )
+    hosts.define_flags()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +135,10 @@ def help_end() -> str:
 
 def main() -> None:
     """Runs the verb."""
-    preemption.watch()
     parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
+    hosts.connect()
+    preemption.watch()
     args = flags.FLAGS
     if (args.data is None) == (args.videos is None):
         raise UserError("give one of --data and --videos")
@@ -269,13 +271,13 @@ def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
         for i, piece in zip(missing, pieces, strict=True):
             parts = {name: [] for name in shapes}
             for _, out in apply(piece.batches):
-                preemption.check()
+                preemption.check(together=False)
                 for name, values in out.items():
                     parts[name].append(values)
                 progress.update(num_records + len(piece.records), num_rows)
             # The notice may have gone to the decoding processes as well, and ended
             # them: their files are none to be rejected.
-            preemption.check()
+            preemption.check(together=False)
             rows = _rows(job, piece.records, parts, shapes)
             features.write_slice(
                 paths[i],

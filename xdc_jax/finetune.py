@@ -35,7 +35,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict, config_flags
 
-from xdc_jax import convert, finetune_config, parallel, preemption, results
+from xdc_jax import convert, finetune_config, hosts, parallel, preemption, results
 from xdc_jax.clustering import targets
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation import labelled, partition, scores
@@ -138,10 +138,15 @@ class Finetuning:
             row = self._row()
         finally:
             self.loop.close()
-        folder = self.workdir / "encoder"
-        if not encoder_dir.is_encoder(folder):
-            encoder_dir.save(folder, self._encoder())
-        write_atomically(self.workdir / ROW_FILE, json.dumps(row).encode())
+        encoder = self._encoder()
+
+        def write() -> None:
+            folder = self.workdir / "encoder"
+            if not encoder_dir.is_encoder(folder):
+                encoder_dir.save(folder, encoder)
+            write_atomically(self.workdir / ROW_FILE, json.dumps(row).encode())
+
+        hosts.on_first(write)
         return row
 
     def _train(self) -> None:
@@ -168,6 +173,8 @@ class Finetuning:
                 epoch=position.epoch,
                 draws=draws,
                 start_batch=position.batch,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
             )
             values = self.loop.train_epoch(
                 self.train_step,
@@ -190,17 +197,23 @@ class Finetuning:
     def clip_scores(self) -> Float[np.ndarray, "n classes"]:
         """Returns softmax scores of the clips of the test records, record by record.
 
-        A record has `config.test_clips` of them, each the mean over its crops.
+        A record has `config.test_clips` of them, each the mean over its crops. Of
+        several processes each does some of the records, and all get all scores.
         """
         from data_pipelines.views import Views
 
         config, (encoder,) = self.config, self.loop.state.encoders.values()
-        head = encoder.heads[targets.LABEL]
+        head = jax.device_get(encoder.heads[targets.LABEL])
+        per_record = config.test_clips * config.test_crops
+        shares = np.array_split(self.test_ids, jax.process_count())
+        own, most = shares[jax.process_index()], len(shares[0])
+        rows = config.batch_size // jax.process_count()
         batches = self.clips.view_batches(
             self.part.test_split,
             Views(config.test_clips, config.test_crops),
-            batch_size=config.batch_size,
-            clip_ids=self.test_ids,
+            batch_size=rows,
+            clip_ids=own,
+            num_batches=-(-most * per_record // rows),
         )
         variables = {config.modality: (encoder.params, encoder.batch_stats)}
         found, ids = [], []
@@ -212,13 +225,21 @@ class Finetuning:
             found.append(np.asarray(jax.nn.softmax(logits)))
             ids.append(batch["clip_id"][batch["mask"]])
         found, ids = np.concatenate(found), np.concatenate(ids)
-        per_record = config.test_clips * config.test_crops
-        if (ids != np.repeat(self.test_ids, per_record)).any():
+        if (ids != np.repeat(own, per_record)).any():
             raise UserError(
                 f"{self.part.name}: the data gave other test clips than asked for; "
                 "were its files changed during the run?"
             )
-        return found.reshape(-1, config.test_crops, found.shape[-1]).mean(axis=1)
+        found = found.reshape(-1, config.test_crops, found.shape[-1]).mean(axis=1)
+        padding = most * config.test_clips - len(found)
+        everyone = hosts.gather(np.pad(found, ((0, padding), (0, 0))))
+        everyone = everyone.reshape(len(shares), -1, found.shape[-1])
+        return np.concatenate(
+            [
+                of_one[: len(share) * config.test_clips]
+                for of_one, share in zip(everyone, shares, strict=True)
+            ]
+        )
 
     def _row(self) -> results.Row:
         config = self.config
@@ -289,21 +310,26 @@ def finetune(
         for part in partition.parts(splits, "all")
     }
     for folder in folders.values():
-        if (folder / ROW_FILE).exists():  # its row stands beside those to come
+        if hosts.agreed((folder / ROW_FILE).exists()):
+            # Its row stands beside those to come.
             claim(folder, config, clips, weights)
     rows = []
     for part in partition.parts(splits, parts):
         folder = folders.setdefault(part.name, workdir / part.name)
         row_file = folder / ROW_FILE
-        if row_file.exists():
+        if hosts.agreed(row_file.exists()):
             rows.append(json.loads(row_file.read_text()))
         else:
             job = Finetuning(config, clips, part, weights, folder, mesh)
             rows.append(job.run())
         # Of all parts that are done, by this call or another.
         files = [each / ROW_FILE for each in folders.values()]
-        done = [json.loads(file.read_text()) for file in files if file.exists()]
-        results.write(workdir / "results.json", done)
+
+        def write(files=files) -> None:
+            done = [json.loads(file.read_text()) for file in files if file.exists()]
+            results.write(workdir / "results.json", done)
+
+        hosts.on_first(write)
     return rows
 
 
@@ -312,7 +338,7 @@ def claim(
 ) -> None:
     """Makes the folder of a part this job's; UserError if it is another's."""
     made_from = {"data": clips.fingerprint, "weights": starting.name(weights)}
-    workdir_lib.claim(folder, config, made_from)
+    workdir_lib.claim_together(folder, config, made_from)
 
 
 def define_flags() -> None:
@@ -325,6 +351,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the runs; made if missing.")
     flags.DEFINE_string("parts", "all", "Numbers of official splits or folds: 1+3.")
     flags.mark_flags_as_required(["config", "data", "weights", "workdir"])
+    hosts.define_flags()
 
 
 def open_clips(config: ConfigDict, data_dir: str | Path) -> Any:
@@ -353,6 +380,7 @@ def main() -> None:
     preemption.watch()
     parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
+    hosts.connect()
     args = flags.FLAGS
     config = args.config
     finetune_config.check(config)
@@ -363,5 +391,6 @@ def main() -> None:
     workdir = Path(args.workdir).expanduser()
     rows = finetune(config, clips, weights, workdir, args.parts)
     keys = ("data", "modality", "train", "pretraining")
-    print(results.table(rows, MEASURES, keys, "part"))
-    print(f"\n{workdir / 'results.json'} is written.")
+    if hosts.is_first():
+        print(results.table(rows, MEASURES, keys, "part"))
+        print(f"\n{workdir / 'results.json'} is written.")

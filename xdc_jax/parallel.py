@@ -21,11 +21,15 @@ DATA_AXIS = "data"
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh of all devices (or those given) along `data`."""
+    """Returns a mesh of all devices (or those given) along `data`.
+
+    The devices of a process are neighbours, so that its rows of a batch are a range.
+    (`jax.make_mesh` sorts by place in the slice. A sum over all devices gains nothing
+    by that.)
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(
-        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
-    )
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
@@ -49,6 +53,28 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
         key: jax.make_array_from_process_local_data(sharding, value)
         for key, value in batch.items()
     }
+
+
+def own_range(num_rows: int) -> slice:
+    """Returns which of rows that are split over `data` are this process's."""
+    count = num_rows // jax.process_count()
+    return slice(jax.process_index() * count, (jax.process_index() + 1) * count)
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """Returns this process's rows of an array that is split over `data`."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start)
+    return np.concatenate([shard.data for shard in shards])
+
+
+def all_rows(array: jax.Array) -> np.ndarray:
+    """Returns all rows of an array that is split over `data`, in every process."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    whole = NamedSharding(array.sharding.mesh, P())
+    return np.asarray(jax.jit(lambda x: x, out_shardings=whole)(array))
 
 
 def map_over_data(

@@ -2,14 +2,20 @@
 
 Verbs that can go on where they stopped watch for it: they ask between their steps, save
 what they have, and end with `EXIT_STATUS`. All others die of it, as usual.
+
+Where several processes do steps together, a notice to one of them concerns all, and all
+have to stop at the same step. JAX sees to that once they have met
+(`multihost_utils.reached_preemption_sync_point`), and takes note of SIGTERM itself.
 """
 
+import itertools
 import signal
 import threading
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 _noticed = threading.Event()
+_asked = itertools.count()
 
 
 class PreemptedError(Exception):
@@ -17,7 +23,11 @@ class PreemptedError(Exception):
 
 
 def watch() -> None:
-    """Takes note of SIGTERM from now on; a second one ends the process at once."""
+    """Takes note of SIGTERM from now on; a second one ends the process at once.
+
+    Before `hosts.connect`, which takes over where several processes meet; after it,
+    where they do their work each for itself (`together=False`).
+    """
 
     def note(number, frame):
         del frame
@@ -27,12 +37,26 @@ def watch() -> None:
     signal.signal(signal.SIGTERM, note)
 
 
-def noticed() -> bool:
-    """Whether there was a notice."""
+def noticed(together: bool = True) -> bool:
+    """Whether there was a notice.
+
+    Args:
+        together: to any process of the job. All have to ask equally often, and get the
+            same answers.
+    """
+    import jax  # verbs that do without start faster
+    from jax.experimental import multihost_utils
+
+    if (
+        together
+        and jax.process_count() > 1
+        and multihost_utils.reached_preemption_sync_point(next(_asked))
+    ):
+        _noticed.set()
     return _noticed.is_set()
 
 
-def check() -> None:
+def check(together: bool = True) -> None:
     """Raises PreemptedError after a notice; for places where nothing is to be saved."""
-    if noticed():
+    if noticed(together):
         raise PreemptedError("preempted; start the same command again to go on")

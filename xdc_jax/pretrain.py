@@ -10,6 +10,10 @@ to predict the clusters that the method assigns to them. The workdir holds confi
 metrics.jsonl, tensorboard/, checkpoints/, clusters/ and results.json. Started again
 with the same arguments, a run that was interrupted goes on where it stopped and ends
 with the same parameters.
+
+On a TPU slice, start the same command on every host (`xdc launch` does), with --data
+and --workdir that all of them see; elsewhere with --coordinator_address and so on. The
+number of hosts may change when a run goes on.
 """
 
 import dataclasses
@@ -20,13 +24,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from xdc_jax import config as config_lib
-from xdc_jax import parallel, preemption, results
+from xdc_jax import hosts, parallel, preemption, results
 from xdc_jax.clustering import assignments as assignments_lib
 from xdc_jax.clustering import sampling, targets
 from xdc_jax.errors import UserError
@@ -66,7 +71,7 @@ class Pretraining:
         self.held_out = sampling.held_out(self.usable, config.held_out, config.seed)
         self.classes = self._count_classes()
         self._check_data()
-        workdir_lib.claim(self.workdir, config, {"data": clips.fingerprint})
+        workdir_lib.claim_together(self.workdir, config, {"data": clips.fingerprint})
 
         self.iterations, self.epochs = config.iterations, config.epochs
         if config.method == "supervised":  # labels do not change: one long iteration
@@ -124,10 +129,10 @@ class Pretraining:
         """Extracts features and clusters them, unless that was done before."""
         plan = plan or self.plan
         file = assignments_lib.path(self.workdir, iteration)
-        if file.exists():
+        if hosts.agreed(file.exists()):
             found = assignments_lib.load(file)
         else:
-            features = self._extract(self.split)
+            features = self._extract(self.split, np.flatnonzero(self.usable))
             found = assignments_lib.cluster(
                 features,
                 self.usable,
@@ -139,7 +144,7 @@ class Pretraining:
             found.metrics.update(assignments_lib.compare(found, previous, self.truth))
             if self.config.probe_every_iteration or iteration == self.iterations:
                 found.metrics.update(self._probe(features))
-            assignments_lib.save(file, found)
+            hosts.on_first(lambda: assignments_lib.save(file, found))
             measures = {
                 key: value
                 for key, value in found.metrics.items()
@@ -156,8 +161,8 @@ class Pretraining:
         return assignments_lib.load(assignments_lib.path(self.workdir, iteration))
 
     def _extract(
-        self, split: str, clip_ids=None, interruptible: bool = True
-    ) -> dict[str, np.ndarray]:
+        self, split: str, clip_ids: np.ndarray, interruptible: bool = True
+    ) -> dict[str, Any]:
         return extract(
             self.extract_step,
             self.loop.state,
@@ -245,6 +250,8 @@ class Pretraining:
             epoch=epoch,
             draws=draws,
             start_batch=position.batch,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
         return self.loop.train_epoch(
             self.train_step,
@@ -263,26 +270,34 @@ class Pretraining:
         features = self._extract(self.split, ids, interruptible=False)
         return {
             f"held_out_loss/{name}/{target}": steps.mean_loss(
-                head, features[name][ids], labels[target][ids]
+                head, features[name], labels[target][ids]
             )
             for name, encoder in self.loop.state.encoders.items()
             for target, head in encoder.heads.items()
         }
 
-    def _probe(self, features: dict[str, np.ndarray]) -> dict[str, float]:
-        """Returns encoder -> accuracy of a linear probe, where there are labels."""
+    def _probe(self, features: dict[str, Any]) -> dict[str, float]:
+        """Returns encoder -> accuracy of a linear probe, where there are labels.
+
+        Args:
+            features: of the usable clips.
+        """
         test_split = self.config.test_split
         if test_split not in self.clips.splits:
             return {}
-        test_truth = self.clips.labels(test_split)
-        usable = self.clips.usable(test_split, self.plan.modalities)
-        test_truth = np.where(usable, test_truth, -1)
-        truth = np.where(self.usable, self.truth, -1)
+        test_usable = self.clips.usable(test_split, self.plan.modalities)
+        test_truth = self.clips.labels(test_split)[test_usable]
+        truth = self.truth[self.usable]
         if len(np.unique(truth[truth >= 0])) < 2 or not (test_truth >= 0).any():
             return {}
-        test = self._extract(test_split)
+        test = self._extract(test_split, np.flatnonzero(test_usable))
         return {
-            f"probe/{name}": linear_probe(features[name], truth, test[name], test_truth)
+            f"probe/{name}": linear_probe(
+                parallel.all_rows(features[name])[: len(truth)],
+                truth,
+                parallel.all_rows(test[name])[: len(test_truth)],
+                test_truth,
+            )
             for name in features
         }
 
@@ -305,7 +320,7 @@ class Pretraining:
             "nmi_audio": metrics.get("nmi/audio/labels"),
             "seconds": round(self.loop.seconds, 1),
         }
-        results.write(self.workdir / "results.json", [row])
+        hosts.on_first(lambda: results.write(self.workdir / "results.json", [row]))
         return row
 
     def _count_classes(self) -> dict[str, dict[str, int]]:
@@ -356,6 +371,7 @@ def define_flags() -> None:
     flags.DEFINE_string("data", None, "Folder that `xdc prepare` wrote.")
     flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
     flags.mark_flags_as_required(["config", "data", "workdir"])
+    hosts.define_flags()
 
 
 def main() -> None:
@@ -366,6 +382,7 @@ def main() -> None:
     preemption.watch()
     parallel.keep_freed_memory()
     parallel.enable_compilation_cache()
+    hosts.connect()
     config = flags.FLAGS.config
     config_lib.check(config)
     spec = clips_lib.ClipSpec(**config.clip)
@@ -373,5 +390,6 @@ def main() -> None:
     prepared = shards.open_prepared(flags.FLAGS.data)
     clips = clips_lib.ClipData(prepared, spec, config.seed, plan.modalities)
     row = pretrain(config, clips, flags.FLAGS.workdir)
-    json.dump(row, sys.stdout, indent=2)
-    print()
+    if hosts.is_first():
+        json.dump(row, sys.stdout, indent=2)
+        print()

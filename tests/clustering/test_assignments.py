@@ -29,9 +29,8 @@ def cluster(method, mesh, usable=None, **settings):
     features, truth = make_features()
     usable = np.ones(len(truth), bool) if usable is None else usable
     plan = targets.make_plan(method)
-    found = assignments.cluster(
-        features, usable, plan, config, seed=0, mesh=mesh
-    )  # fmt: skip
+    rows = {name: x[usable] for name, x in features.items()}
+    found = assignments.cluster(rows, usable, plan, config, seed=0, mesh=mesh)
     return found, features, truth
 
 

@@ -7,12 +7,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
 from xdc_jax.clustering import kmeans, preprocessing, quality
+from xdc_jax.clustering.kmeans import Features
 from xdc_jax.clustering.targets import Plan
 from xdc_jax.errors import UserError
 from xdc_jax.files import write_atomically
@@ -44,21 +46,23 @@ def num_clusters(plan: Plan, config: ConfigDict) -> dict[str, int]:
 
 
 def clustered_features(
-    features: list[Float[np.ndarray, "n d"]], config: ConfigDict
-) -> Float[np.ndarray, "n e"]:
+    features: list[Features], num_rows: int, config: ConfigDict, mesh: Mesh
+) -> Features:
     """Returns the points that k-means sees for the features of one or more encoders."""
     if len(features) > 1:
-        features = [np.asarray(preprocessing.l2_normalize(x)) for x in features]
-    points = np.concatenate(features, axis=1)
+        features = [preprocessing.l2_normalize(x) for x in features]
+        points = jnp.concatenate(features, axis=1)
+    else:
+        (points,) = features
     if config.whiten_dim:
-        points = preprocessing.pca_whiten(points, config.whiten_dim)
+        points = preprocessing.pca_whiten(points, config.whiten_dim, mesh, num_rows)
     if config.l2_normalize:
         points = preprocessing.l2_normalize(points)
-    return np.asarray(points)
+    return points
 
 
 def cluster(
-    features: dict[str, Float[np.ndarray, "n d"]],
+    features: dict[str, Features],
     usable: Bool[np.ndarray, " n"],
     plan: Plan,
     config: ConfigDict,
@@ -69,7 +73,8 @@ def cluster(
     """Clusters the features of each clustering of a plan with k-means.
 
     Args:
-        features: encoder name -> features by clip id.
+        features: encoder name -> features of the usable clips by id, then padding, if
+            any; they may be spread over processes, and stay where they are.
         usable: the clips to cluster.
         plan: which features are clustered together.
         config: `config.clustering`.
@@ -77,15 +82,15 @@ def cluster(
         mesh: devices to spread the clips over.
     """
     labels, distances, metrics = {}, {}, {}
+    num_rows = int(usable.sum())
     for name, k in num_clusters(plan, config).items():
-        if k > usable.sum():
+        if k > num_rows:
             raise UserError(
                 f"config.clustering asks for k = {k} {name} clusters, but only "
-                f"{usable.sum()} clips can be clustered; choose a smaller k"
+                f"{num_rows} clips can be clustered; choose a smaller k"
             )
-        points = clustered_features(
-            [features[member][usable] for member in plan.clusterings[name]], config
-        )
+        members = [features[member] for member in plan.clusterings[name]]
+        points = clustered_features(members, num_rows, config, mesh)
         result = kmeans.fit(
             points,
             k,
@@ -94,8 +99,9 @@ def cluster(
             max_iters=config.max_iters,
             num_restarts=config.num_restarts,
             batch_size=config.batch_size or None,
+            num_rows=num_rows,
         )
-        _, squared = kmeans.assign(points, result.centroids, mesh)
+        _, squared = kmeans.assign(points, result.centroids, mesh, num_rows)
         labels[name] = np.full(len(usable), -1, np.int32)
         labels[name][usable] = result.assignments
         distances[name] = np.full(len(usable), np.inf, np.float32)

@@ -61,11 +61,13 @@ def fit(
     num_restarts: int = 1,
     batch_size: int | None = None,
     init: Float[np.ndarray, "k d"] | None = None,
+    num_rows: int | None = None,
 ) -> KMeans:
     """Cluster the rows of `features`; the best of several starts is kept.
 
     Args:
-        features: float rows; NumPy (every process has all of them) or a JAX array.
+        features: float rows; NumPy (every process has all of them) or a JAX array,
+            which may be spread over processes and stays so.
         k: number of clusters, 1 to n.
         seed: of the start, of the order of mini-batches and of splitting clusters.
         mesh: one axis, `data`; the first device if None.
@@ -76,13 +78,15 @@ def fit(
         batch_size: None for Lloyd's algorithm with all rows on the mesh; else the rows
             of a mini-batch, in an order drawn once.
         init: first centroids; greedy k-means++ on a sample of the rows if None.
+        num_rows: n, if it is fewer than `features` has: the others are padding.
 
     Raises:
         UserError: k is not in 1..n, features are not finite, or shapes do not fit.
     """
     mesh = mesh or _one_device()
+    n = len(features) if num_rows is None else num_rows
     check_features(features)
-    check_start(*features.shape, k, init)
+    check_start(n, features.shape[1], k, init)
     check_at_least_one(
         max_iters=max_iters, num_restarts=num_restarts, batch_size=batch_size
     )
@@ -92,9 +96,11 @@ def fit(
             "centroids are given"
         )
     if batch_size is None:
-        fit_once = _prepare_lloyd(features, k, mesh, max_iters, tol, init)
+        fit_once = _prepare_lloyd(features, n, k, mesh, max_iters, tol, init)
     else:
-        fit_once = _prepare_batches(features, k, mesh, max_iters, tol, init, batch_size)
+        fit_once = _prepare_batches(
+            features, n, k, mesh, max_iters, tol, init, batch_size
+        )
     results = (fit_once((seed, restart)) for restart in range(num_restarts))
     return min(results, key=lambda result: result.inertia)
 
@@ -145,9 +151,14 @@ def fit_stream(
 
 
 def assign(
-    features: Features, centroids: Float[np.ndarray, "k d"], mesh: Mesh | None = None
+    features: Features,
+    centroids: Float[np.ndarray, "k d"],
+    mesh: Mesh | None = None,
+    num_rows: int | None = None,
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Nearest centroid of each row, and the squared distance to it.
+
+    `features` and `num_rows` are as in `fit`.
 
     Raises:
         UserError: features are not finite or have another width than the centroids.
@@ -157,18 +168,17 @@ def assign(
     check_features(features)
     check_centroids(centroids, features.shape[1])
     shift = seeding.mean_row(centroids)
-    layout = plan_layout(len(features), mesh.size)
-    x = place(features, shift, layout, mesh)
-    return lloyd.assign(x, len(features), centroids - shift, mesh)
+    n = len(features) if num_rows is None else num_rows
+    x = place(features, n, shift, plan_layout(n, mesh.size), mesh)
+    return lloyd.assign(x, n, centroids - shift, mesh)
 
 
-def _prepare_lloyd(features, k, mesh, max_iters, tol, init):
-    n = len(features)
+def _prepare_lloyd(features, n, k, mesh, max_iters, tol, init):
     size = seeding.sample_size(n, k)
     # Distances lose digits when the data are far from the origin. The shift need not be
     # the exact mean, but has to be the same bits on any number of devices.
     shift = seeding.mean_row(take_rows(features, seeding.sample_rows(n, size, 0)))
-    x = place(features, shift, plan_layout(n, mesh.size), mesh)
+    x = place(features, n, shift, plan_layout(n, mesh.size), mesh)
 
     def fit_once(start: tuple[int, int]) -> KMeans:
         if init is None:
@@ -188,9 +198,7 @@ def _prepare_lloyd(features, k, mesh, max_iters, tol, init):
     return fit_once
 
 
-def _prepare_batches(features, k, mesh, max_iters, tol, init, batch_size):
-    n = len(features)
-
+def _prepare_batches(features, n, k, mesh, max_iters, tol, init, batch_size):
     def fit_once(start: tuple[int, int]) -> KMeans:
         order = batch_order(n, start)
 

@@ -7,6 +7,7 @@ number of devices as long as that divides LANES, so all sums are the same bit fo
 1, 2, 4, 8 or 16 devices, and so are the assignments.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,6 +40,11 @@ class Layout:
         """Rows of all blocks of a lane."""
         return self.blocks * self.rows
 
+    @property
+    def total(self) -> int:
+        """Rows of all lanes, padding included."""
+        return self.lanes * self.rows_per_lane
+
 
 def plan_layout(n: int, num_devices: int) -> Layout:
     """Cut n rows into lanes and blocks."""
@@ -49,18 +55,19 @@ def plan_layout(n: int, num_devices: int) -> Layout:
     return Layout(lanes, blocks, -(-rows // 8) * 8)
 
 
-def place(features, shift: np.ndarray, layout: Layout, mesh: Mesh) -> jax.Array:
+def place(features, n: int, shift: np.ndarray, layout: Layout, mesh: Mesh) -> jax.Array:
     """Put `features - shift` on the mesh as float32 `[lanes, blocks, rows, d]`.
 
-    A NumPy array must hold all rows in every process, of which each copies only what
-    its devices need; a `jax.Array` may be spread over processes.
+    A NumPy array must hold all n rows in every process, of which each copies only what
+    its devices need; a `jax.Array` may be spread over processes, and nothing moves if
+    it has as many rows as the layout. What it has after the first n is left out.
     """
-    n, d = features.shape
+    d = features.shape[1]
     shape = (layout.lanes, layout.blocks, layout.rows, d)
     sharding = NamedSharding(mesh, P("data"))
     if isinstance(features, jax.Array):
         if features.sharding.device_set == sharding.device_set:
-            return _cut(features, shift, shape, sharding)
+            return _cut(features, n, shift, shape, sharding)
         features = np.asarray(features)
 
     def lanes_of(index) -> np.ndarray:
@@ -82,11 +89,12 @@ def _aligned_zeros(shape: tuple[int, int]) -> np.ndarray:
     return buffer[skip : skip + size].reshape(shape)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def _cut(x, shift, shape, sharding) -> jax.Array:
-    x = x.astype(jnp.float32) - shift
-    missing = shape[0] * shape[1] * shape[2] - x.shape[0]
-    x = jnp.pad(x, ((0, missing), (0, 0))).reshape(shape)
+@partial(jax.jit, static_argnums=(3, 4))
+def _cut(x, n, shift, shape, sharding) -> jax.Array:
+    counts = (jnp.arange(len(x)) < n)[:, None]
+    x = jnp.where(counts, x.astype(jnp.float32) - shift, 0)
+    total = math.prod(shape[:3])
+    x = jnp.pad(x[:total], ((0, max(total - len(x), 0)), (0, 0))).reshape(shape)
     return jax.lax.with_sharding_constraint(x, sharding)
 
 
@@ -119,6 +127,14 @@ def count_bad_rows(features) -> tuple[int, int]:
 def _count_bad_rows(x):
     bad = ~jnp.isfinite(x).all(axis=1)
     return jnp.sum(bad), jnp.argmax(bad)
+
+
+def valid_rows(x: jax.Array, n) -> jax.Array:
+    """`[local lanes, blocks, rows]` bool: False for padding. Runs inside shard_map."""
+    shape = x.shape[:3]
+    local = math.prod(shape)
+    start = jax.lax.axis_index("data") * local
+    return (start + jnp.arange(local) < n).reshape(shape)
 
 
 def add_over_lanes(partial_sums: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from xdc_jax.clustering.layout import add_over_lanes
+from xdc_jax.clustering.layout import add_over_lanes, valid_rows
 
 _EXACT = jax.lax.Precision.HIGHEST
 # How far a centroid that got no rows is moved from that of the cluster it splits, in
@@ -40,7 +40,7 @@ def lloyd(x, n, centroids, max_iters, tol, directions, *, mesh: Mesh):
     """
 
     def per_device(x, n, centroids, max_iters, tol, directions):
-        valid = _valid_rows(x, n)
+        valid = valid_rows(x, n)
         norms = jnp.sum(x * x, axis=-1)
 
         def running(state):
@@ -106,7 +106,7 @@ def minibatch_step(x, n, centroids, weights, *, mesh: Mesh):
     def per_device(x, n, centroids, weights):
         norms = jnp.sum(x * x, axis=-1)
         _, sums, counts, inertia = _assign_and_sum(
-            x, norms, _valid_rows(x, n), centroids
+            x, norms, valid_rows(x, n), centroids
         )
         weights = weights + counts
         step = (sums - counts[:, None] * centroids) / jnp.maximum(weights, 1)[:, None]
@@ -198,14 +198,6 @@ def split_largest(
     num_empty = jnp.sum(counts == 0)
     centroids, _ = jax.lax.fori_loop(0, num_empty, split, (centroids, counts))
     return centroids, num_empty
-
-
-def _valid_rows(x, n):
-    """[local lanes, blocks, rows] bool: False for padding."""
-    shape = x.shape[:3]
-    local = shape[0] * shape[1] * shape[2]
-    start = jax.lax.axis_index("data") * local
-    return (start + jnp.arange(local) < n).reshape(shape)
 
 
 def _assign_and_sum(x, norms, valid, centroids):

@@ -107,7 +107,7 @@ def _placed(batches: Batches, n: int, shift, layout: Layout, mesh: Mesh):
         seen += len(batch)
         if len(batch) > layout.lanes * layout.rows_per_lane or seen > n:
             raise _changed(n)
-        yield len(batch), place(batch, shift, layout, mesh)
+        yield len(batch), place(batch, len(batch), shift, layout, mesh)
     if seen != n:
         raise _changed(n)
 

@@ -1,6 +1,9 @@
 """Checkpoints of a run: Orbax, asynchronous, the only place that knows of it."""
 
 import dataclasses
+import logging
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from xdc_jax import hosts
 from xdc_jax.errors import UserError
 from xdc_jax.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -73,31 +79,60 @@ class Checkpoints:
             ),
         )
 
-    def position(self, step: int) -> Position:
-        """Returns the position saved with a checkpoint."""
-        args = ocp.args.Composite(position=ocp.args.JsonRestore())
-        return Position(**self._restore(step, args).position)
+    def restore(self, like: TrainState) -> tuple[Position, TrainState] | None:
+        """Returns the newest checkpoint that can be read; None if there are none.
 
-    def state(self, step: int, like: TrainState) -> TrainState:
-        """Returns the state of a checkpoint.
+        Newer ones, which are damaged, are moved to `damaged_checkpoints/`.
 
         Args:
-            step: a step at which there is a checkpoint.
             like: a state of the same structure, whose shardings the arrays get.
-        """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._restore(step, args).state
 
-    def _restore(self, step: int, args: ocp.args.Composite) -> Any:
-        try:
-            return self._manager.restore(step, args=args)
-        except (ValueError, KeyError, OSError) as error:
-            folder = Path(self._manager.directory) / str(step)
+        Raises:
+            UserError: there are checkpoints, and none can be read.
+        """
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._read(step, like)
+                damage = ""
+            except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+                damage = str(error) or repr(error)
+            if hosts.any_of(bool(damage)):
+                damaged[step] = damage
+                continue
+            for number, reason in damaged.items():
+                log.warning(
+                    "checkpoint %d cannot be read (%s): going on from %d; it is moved "
+                    "to damaged_checkpoints/",
+                    number,
+                    reason.splitlines()[0],
+                    step,
+                )
+            hosts.on_first(lambda: self._move_away(damaged))
+            self._manager.reload()
+            return found
+        if damaged:
             raise UserError(
-                f"{folder}: this checkpoint cannot be read ({error}); remove that "
-                "folder to go on from the one before, or start with a new workdir"
-            ) from error
+                f"{self._manager.directory}: none of {len(damaged)} checkpoints can be "
+                f"read ({damaged[max(damaged)]}); start with a new workdir"
+            )
+        return None
+
+    def _read(self, step: int, like: TrainState) -> tuple[Position, TrainState]:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore()
+        )
+        found = self._manager.restore(step, args=args)
+        return Position(**found.position), found.state
+
+    def _move_away(self, steps: Iterable[int]) -> None:
+        folder = Path(self._manager.directory)
+        away = folder.with_name("damaged_checkpoints")
+        for step in steps:
+            away.mkdir(exist_ok=True)
+            shutil.rmtree(away / str(step), ignore_errors=True)
+            (folder / str(step)).rename(away / str(step))
 
     def close(self) -> None:
         """Waits for saves under way and releases the threads."""
@@ -106,8 +141,15 @@ class Checkpoints:
 
 
 def write_arrays(folder: Path, tree: Any) -> None:
-    """Writes nested dicts of arrays into a folder, replacing what is there."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    """Writes nested dicts of arrays into a folder, replacing what is there.
+
+    This process does it alone, also in a job of several.
+    """
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix="arrays"
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(folder, tree, force=True)
 
 

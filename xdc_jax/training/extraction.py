@@ -1,14 +1,16 @@
-"""Features of every clip of a split, by clip id."""
+"""Features of the clips of a split, spread over the devices."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
-from xdc_jax import preemption
+from xdc_jax import parallel, preemption
+from xdc_jax.clustering.layout import plan_layout
 from xdc_jax.training.feed import prefetch
 from xdc_jax.training.state import Network, TrainState
 
@@ -22,10 +24,14 @@ def extract(
     mesh: Mesh,
     *,
     batch_size: int,
-    clip_ids: Int[np.ndarray, " m"] | None = None,
+    clip_ids: Int[np.ndarray, " m"],
     interruptible: bool = True,
-) -> dict[str, Float[np.ndarray, "n d"]]:
-    """Returns encoder name -> float32 features `[num_clips, d]`, in eval mode.
+) -> dict[str, Float[Array, "n d"]]:
+    """Returns encoder name -> float32 features of some clips, in eval mode.
+
+    The rows are those of `clip_ids`, then zeros up to n, the rows of k-means' layout.
+    They are split over the mesh: each process reads the clips of its own rows, and no
+    process holds those of the others.
 
     Args:
         extract_step: from `steps.compile_extract_step`.
@@ -35,7 +41,7 @@ def extract(
         split: which split.
         mesh: the devices.
         batch_size: clips per step over all devices.
-        clip_ids: only these clips; the rows of the others are zero.
+        clip_ids: which clips, ascending.
         interruptible: stop between batches when the machine is taken away; not where
             something is to be saved first.
 
@@ -46,22 +52,37 @@ def extract(
         name: (encoder.params, encoder.batch_stats)
         for name, encoder in state.encoders.items()
     }
-    total = clips.num_clips(split)
+    total = plan_layout(len(clip_ids), mesh.size).total
+    own = parallel.own_range(total)
     features = {
-        name: np.zeros((total, network.feature_dim), np.float32)
+        name: np.zeros((own.stop - own.start, network.feature_dim), np.float32)
         for name, network in networks.items()
     }
-    count = total if clip_ids is None else len(clip_ids)
-    batches = clips.eval_batches(split, batch_size=batch_size, clip_ids=clip_ids)
-    with tqdm(total=count, desc=f"extract {split}", leave=False, disable=None) as bar:
+    rows_per_batch = batch_size // jax.process_count()
+    # As many as the first process has, which has no fewer clips than the others.
+    most = min(len(clip_ids), own.stop - own.start)
+    batches = clips.eval_batches(
+        split,
+        batch_size=rows_per_batch,
+        clip_ids=clip_ids[own],
+        num_batches=-(-most // rows_per_batch),
+    )
+    done = 0
+    with tqdm(
+        total=len(clip_ids[own]), desc=f"extract {split}", leave=False, disable=None
+    ) as bar:
         for batch, out in run(extract_step, encoders, networks, batches, mesh):
             if interruptible:
                 preemption.check()
-            ids = batch["clip_id"][batch["mask"]]
+            count = int(batch["mask"].sum())
             for name, rows in out.items():
-                features[name][ids] = rows
-            bar.update(len(ids))
-    return features
+                features[name][done : done + count] = rows
+            done += count
+            bar.update(count)
+    return {
+        name: parallel.shard_batch({name: rows}, mesh)[name]
+        for name, rows in features.items()
+    }
 
 
 def run(
@@ -73,19 +94,22 @@ def run(
 ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, Float[np.ndarray, "m *n d"]]]]:
     """Yields each batch with the features of its rows that are not padding.
 
+    In a job of several processes each has the rows of its own batches.
+
     Reads results one batch behind, so that the devices never wait.
 
     Args:
         extract_step: from `steps.compile_extract_step`.
         encoders: encoder name -> (parameters, batch statistics), replicated.
         networks: encoder name -> structure.
-        batches: see DESIGN.md, section 4.
+        batches: see DESIGN.md, section 4; this process's, equally many in all.
         mesh: the devices.
     """
     keys = sorted({network.modality for network in networks.values()})
 
     def fetched(batch, out):
-        return batch, {k: np.asarray(rows)[batch["mask"]] for k, rows in out.items()}
+        rows = {name: parallel.own_rows(array) for name, array in out.items()}
+        return batch, {name: array[batch["mask"]] for name, array in rows.items()}
 
     pending = None
     for batch, inputs in prefetch(batches, keys, mesh):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -54,11 +53,9 @@ class TrainingLoop:
         self._config, self._mesh = config, mesh
         self.state, self.position = initial, Position()
         self.checkpoints = Checkpoints(workdir)
-        saved = self.checkpoints.latest_step()
-        if saved is not None:
-            self.position = self.checkpoints.position(saved)
-            self.state = self.checkpoints.state(saved, like())
-            log.info("resuming after step %d of %s", saved, workdir)
+        if self.checkpoints.latest_step() is not None:
+            self.position, self.state = self.checkpoints.restore(like())
+            log.info("resuming after step %d of %s", self.step, workdir)
         self.log = metrics_lib.MetricsLog(workdir, self.position.metrics_lines)
         self.timing: dict[str, float] = {}
         self._started = time.monotonic() - self.position.seconds
@@ -112,7 +109,7 @@ class TrainingLoop:
             for inputs in feed:
                 now = {
                     name: {
-                        part: jnp.float32(rate(first + position.batch))
+                        part: np.float32(rate(first + position.batch))
                         for part, rate in of_encoder.items()
                     }
                     for name, of_encoder in rates.items()

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tensorboardX import SummaryWriter
 
+from xdc_jax import hosts
 from xdc_jax.errors import UserError
 from xdc_jax.files import write_atomically
 
@@ -24,26 +25,32 @@ class MetricsLog:
         """Opens the log and drops every line after the first `num_lines`.
 
         Those were written by an interrupted process after its last checkpoint; they
-        are written again.
+        are written again. Of several processes the first one writes; all count.
         """
         self._path = Path(workdir) / "metrics.jsonl"
         lines = self._path.read_bytes().splitlines(True) if self._path.exists() else []
-        write_atomically(self._path, b"".join(lines[:num_lines]))
         self.num_lines = min(num_lines, len(lines))
-        self._file = self._path.open("a")
-        self._tensorboard = SummaryWriter(str(Path(workdir) / "tensorboard"))
+        self._writes = hosts.is_first()
+        if self._writes:
+            write_atomically(self._path, b"".join(lines[:num_lines]))
+            self._file = self._path.open("a")
+            self._tensorboard = SummaryWriter(str(Path(workdir) / "tensorboard"))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Writes one line of metrics that belong to a training step."""
+        self.num_lines += 1
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        self.num_lines += 1
         for key, value in values.items():
             if isinstance(value, float):
                 self._tensorboard.add_scalar(key, value, step)
 
     def write_timing(self, step: int, values: dict[str, float]) -> None:
         """Writes a line of timing.jsonl, whose figures no second run repeats."""
+        if not self._writes:
+            return
         with self._path.with_name("timing.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for key, value in values.items():
@@ -51,6 +58,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Writes out what is buffered."""
+        if not self._writes:
+            return
         self._file.close()
         self._tensorboard.close()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -71,12 +72,24 @@ def head_logits(
 
 
 def mean_loss(
-    head: dict[str, Array], features: Float[Array, "b d"], labels: Int[Array, " b"]
+    head: dict[str, Array], features: Float[Array, "n d"], labels: Int[np.ndarray, " m"]
 ) -> float:
-    """Returns the mean cross-entropy of a head over the rows with a label (>= 0)."""
-    sums = _head_sums({"": head}, jnp.asarray(features), {"": labels}, slice(None))
+    """Returns the mean cross-entropy of a head over the rows with a label (>= 0).
+
+    Args:
+        head: replicated.
+        features: of m rows, then padding; may be spread over processes.
+        labels: of the m rows.
+    """
+    labels = np.pad(labels, (0, len(features) - len(labels)), constant_values=-1)
+    return float(_mean_loss(head, features, labels))
+
+
+@jax.jit
+def _mean_loss(head, features, labels):
+    sums = _head_sums({"": head}, features, {"": labels}, slice(None))
     loss, _, valid = sums[""]
-    return float(loss / jnp.maximum(valid, 1))
+    return loss / jnp.maximum(valid, 1)
 
 
 def _head_sums(

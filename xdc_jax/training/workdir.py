@@ -6,13 +6,32 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from xdc_jax import config as config_lib
+from xdc_jax import hosts
 from xdc_jax.errors import UserError
 from xdc_jax.files import write_atomically
 
 log = logging.getLogger(__name__)
+
+
+def claim_together(
+    workdir: Path, config: ConfigDict, made_from: Mapping[str, str]
+) -> None:
+    """`claim` by the first process of a job; all have to see the workdir then.
+
+    Raises:
+        UserError: as `claim`, or this process does not see the workdir of the first.
+    """
+    hosts.on_first(lambda: claim(workdir, config, made_from))
+    if not (workdir / "config.json").exists():
+        raise UserError(
+            f"--workdir: process {jax.process_index()} does not find "
+            f"{workdir / 'config.json'}, which process 0 wrote; all hosts of a job "
+            "need the same folder, as of a network disk or a mounted bucket (gcsfuse)"
+        )
 
 
 def claim(workdir: Path, config: ConfigDict, made_from: Mapping[str, str]) -> None:
