@@ -20,11 +20,12 @@ from configs import av_digits
 
 def get_config(arg=None):
     config = av_digits.get_config(arg)
-    config.update(iterations=2, epochs=2, batch_size=16, sync_bn=True)
-    config.update(checkpoint_every_steps=4, log_every_steps=1, held_out=0.1)
+    config.update(iterations=2, epochs=1, batch_size=16, sync_bn=True)
+    config.update(checkpoint_every_steps=3, log_every_steps=1, held_out=0.1)
     config.optimizer.update(lr_video=0.1, lr_audio=0.1)
-    config.clustering.update(k_video=8, k_audio=8, whiten_dim=16)
-    config.video_model.width = config.audio_model.width = 4
+    config.clustering.update(k_video=8, k_audio=8, whiten_dim=4)
+    for model in (config.video_model, config.audio_model):
+        model.update(width=4, stage_sizes=(1,))
     return config
 """
 FINETUNE = """
@@ -32,12 +33,12 @@ from configs import finetune_av_digits
 
 def get_config(arg=None):
     config = finetune_av_digits.get_config(arg)
-    config.update(epochs=2, batch_size=16, test_clips=2, clips_per_record=1)
-    config.video_model.width = 4
+    config.update(epochs=1, batch_size=16, test_clips=2, clips_per_record=1)
+    config.video_model.update(width=4, stage_sizes=(1,))
     return config
 """
 # Seconds that a process may take; far more than it does.
-PATIENCE_S = 300
+PATIENCE_S = 900
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,11 @@ def pretraining(files, workdir):
 
 def statuses(job):
     """Waits for the processes; returns exit statuses and what they printed."""
-    outputs = [process.communicate(timeout=PATIENCE_S) for process in job]
+    try:
+        outputs = [process.communicate(timeout=PATIENCE_S) for process in job]
+    finally:
+        for process in job:
+            process.kill()
     return [process.returncode for process in job], outputs
 
 
@@ -152,8 +157,8 @@ def newest(workdir):
         tree = trees.pop()
         for key in sorted(tree) if isinstance(tree, dict) else ():
             trees.append(tree[key])
-        if not isinstance(tree, dict):
-            arrays.append(np.ravel(tree))
+        if not isinstance(tree, dict) and tree is not None:
+            arrays.append(np.asarray(tree, np.float64).ravel())
     return step, np.concatenate(arrays)
 
 

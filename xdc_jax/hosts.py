@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
+from xdc_jax import preemption
 from xdc_jax.errors import UserError
 
 _FLAGS = ("coordinator_address", "num_processes", "process_id")
@@ -48,6 +49,7 @@ def connect() -> None:
             jax.distributed.initialize(**values, cluster_detection_method="deactivate")
         elif _ON_CLOUD_TPU and jax.config.jax_platforms != "cpu":
             jax.distributed.initialize()
+            preemption.follow_metadata()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of the job do not meet: {error}") from error
 

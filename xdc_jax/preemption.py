@@ -9,10 +9,21 @@ have to stop at the same step. JAX sees to that once they have met
 """
 
 import itertools
+import os
 import signal
 import threading
+import time
+import urllib.request
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+# What the metadata server of Google Cloud says when the machine is to be taken away
+# (docs.cloud.google.com/compute/docs/metadata/getting-live-migration-notice, and
+# .../instances/spot#detect-preemption).
+_NOTICES = {
+    "maintenance-event": "TERMINATE_ON_HOST_MAINTENANCE",
+    "preempted": "TRUE",
+}
 
 _noticed = threading.Event()
 _asked = itertools.count()
@@ -35,6 +46,33 @@ def watch() -> None:
         signal.signal(number, signal.SIG_DFL)
 
     signal.signal(signal.SIGTERM, note)
+
+
+def follow_metadata(every_s: float = 5.0) -> None:
+    """Makes a notice of Google Cloud's metadata server a SIGTERM to this process.
+
+    It comes up to a minute before the machine is shut down; SIGTERM by itself comes
+    with the shutdown. A thread asks until then.
+    """
+    host = os.environ.get("GCE_METADATA_HOST", "metadata.google.internal")
+
+    def says(key: str) -> str:
+        request = urllib.request.Request(
+            f"http://{host}/computeMetadata/v1/instance/{key}",
+            headers={"Metadata-Flavor": "Google"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=every_s) as answer:
+                return answer.read(100).decode()
+        except OSError:  # it is busy, or this is no such machine
+            return ""
+
+    def follow() -> None:
+        while not any(says(key) == notice for key, notice in _NOTICES.items()):
+            time.sleep(every_s)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def noticed(together: bool = True) -> bool:
