@@ -47,8 +47,15 @@ def draw(rows: list[dict], file: Path) -> None:
                 # An encoder learns to tell the clusters of the other modality.
                 learned = audio if modality == "video" else video
                 axis.plot(learned, np.mean(values), "s", color="tab:orange")
-                text = f"{video} video, {audio} audio"
-                axis.annotate(text, (learned, np.mean(values)), fontsize=7)
+                left = learned < max(EQUAL) / 2  # there is room to the right
+                axis.annotate(
+                    f"{video} video, {audio} audio",
+                    (learned, np.mean(values)),
+                    (6 if left else -6, 4),
+                    textcoords="offset points",
+                    ha="left" if left else "right",
+                    fontsize=7,
+                )
         axis.set_xscale("log", base=2)
         axis.set_xticks(EQUAL, map(str, EQUAL))
         axis.set(title=f"{modality} probe accuracy", xlabel="clusters to be told apart")

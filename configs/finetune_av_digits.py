@@ -5,7 +5,8 @@ r"""Digits with labels: moving handwritten ones, or spoken ones.
 
 The encoders are those of configs/av_digits.py; `modality=audio` for the other one.
 A few labels: `label_fraction=0.01,clips_per_record=20`. The classifier alone:
-`train=fc_only,optimizer.lr_head=16`. Not measured yet.
+`train=fc_only,optimizer.lr_head=16`. Video, 1 % of the labels, one seed: 0.958
+with XDC, 0.405 from scratch (README.md).
 """
 
 from ml_collections import ConfigDict

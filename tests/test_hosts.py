@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -150,16 +151,10 @@ def assert_same_run(workdir, other, tolerance):
 
 
 def newest(workdir):
-    """The step of the newest checkpoint and its parameters, one long vector."""
+    """The step of the newest checkpoint and its state, one long vector."""
     step, state = checkpoint.read_newest(workdir)
-    arrays, trees = [], [state]
-    while trees:
-        tree = trees.pop()
-        for key in sorted(tree) if isinstance(tree, dict) else ():
-            trees.append(tree[key])
-        if not isinstance(tree, dict) and tree is not None:
-            arrays.append(np.asarray(tree, np.float64).ravel())
-    return step, np.concatenate(arrays)
+    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(state)]
+    return step, np.concatenate(leaves)
 
 
 @pytest.fixture(scope="module")
