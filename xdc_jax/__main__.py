@@ -24,6 +24,7 @@ VERBS = {
     "extract": ("xdc_jax.extract", "clips -> features, as a TFDS data set"),
     "finetune": ("xdc_jax.finetune", "train on labels, and test: clips and videos"),
     "launch": ("xdc_jax.launch", "a TPU slice: create, run a job, outlive preemption"),
+    "plan": ("xdc_jax.plan", "compile for a TPU slice without one: memory, time"),
     "prepare": ("data_pipelines.prepare", "media files -> shards of clips"),
     "pretrain": ("xdc_jax.pretrain", "the deep-clustering loop on prepared clips"),
     "tables": ("xdc_jax.tables", "results of many runs -> the paper's tables"),
