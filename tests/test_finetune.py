@@ -137,7 +137,7 @@ def test_scores_are_the_means_of_softmax_over_clips_and_crops(
     rng = np.random.default_rng(0)
     shown = []
 
-    def view_batches(split, views, *, batch_size, clip_ids):
+    def view_batches(split, views, *, batch_size, clip_ids, num_batches=None):
         # Of each record two clips, each with three crops that look different.
         video = clips._arrays[split]["video"][clip_ids]
         views = np.repeat(video, views.clips * views.crops, axis=0)
