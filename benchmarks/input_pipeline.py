@@ -13,9 +13,8 @@ clips drawn from a record, over whole epochs (the last one is finished), so that
 filling of the shuffle buffer counts; and the peers, which seek in the file, decode up
 to the clip and make the spectrogram with torch.stft.
 
---topology adds how many host cores a training step of xdc_kinetics needs on a slice,
-by the roofline of the step as the TPU compiler counts it (`bytes accessed`, which is
-more than what is accessed: see DESIGN.md).
+--topology adds how many host cores a training step of xdc_kinetics needs on a slice, by
+its roofline (see `xdc plan`).
 """
 
 import itertools
@@ -49,8 +48,7 @@ SOUND = "moviepy__chaplin.mp4"
 COPIES, DURATION_S, FPS, WIDTH, HEIGHT = 200, 10, 30, 340, 256
 NUM_FRAMES, SHORT_SIDE, CROP, BATCH = 8, 128, 112, 16
 AUDIO_S, RATE_HZ, MEL_FRAMES, MELS, WINDOW = 2.0, 16_000, 100, 40, 640
-# Peak bfloat16 FLOP/s and bytes/s of a core's memory, as Google documents them.
-PEAKS = {"v5e": (197e12, 819e9), "v4": (137.5e12, 614e9), "v6e": (918e12, 1640e9)}
+CLIPS_PER_CORE, NUM_CLIPS = 32, 230_000
 
 
 def make_media(footage: Path, folder: Path) -> None:
@@ -212,63 +210,18 @@ def measure(name, out):
 
 
 def clips_per_second_of_slice(topology):
-    """Prints the roofline of a training step on a TPU slice, clips per second."""
-    os.environ.update(
-        JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1"
-    )
-    import jax
-    import jax.numpy as jnp
-    from jax.experimental import topologies
-    from jax.sharding import NamedSharding
-    from jax.sharding import PartitionSpec as P
-
+    """Prints the clips per second of a slice at the roofline; see `xdc plan`."""
     from configs import xdc_kinetics
-    from xdc_jax import parallel
-    from xdc_jax.clustering import targets
-    from xdc_jax.training import optimizer, state, steps
+    from xdc_jax.planning import programs
 
-    devices = topologies.get_topology_desc(topology, "tpu").devices
-    mesh = parallel.make_mesh(devices)
-    config = xdc_kinetics.get_config()
-    plan = targets.make_plan(config.method, config.same_modality)
-    networks, initial = state.create(config, plan)
-    classes = {
-        "video": {"audio": config.clustering.k_audio},
-        "audio": {"video": config.clustering.k_video},
-    }
-    initial = state.reset_heads(initial, networks, classes, config, 0)
-    step = steps.compile_train_step(mesh, networks, optimizer.make(config.optimizer))
-    per_core = 32
-    rows = per_core * len(devices)
-
-    def shaped(tree, spec):
-        sharding = NamedSharding(mesh, spec)
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-        )
-
-    batch = {
-        "video": np.zeros((rows, NUM_FRAMES, CROP, CROP, 3), np.uint8),
-        "audio": np.zeros((rows, MEL_FRAMES, MELS, 1), np.float32),
-        "clip_id": np.zeros(rows, np.int32),
-    }
-    labels = {name: np.zeros(1000, np.int32) for name in ("video", "audio")}
-    rates = {"body": jnp.float32(0), "head": jnp.float32(0)}
-    lr = dict.fromkeys(("video", "audio"), rates)
-    compiled = step.lower(
-        shaped(initial, P()),
-        shaped(batch, P("data")),
-        shaped(labels, P()),
-        shaped(lr, P()),
-    ).compile()
-    cost = compiled.cost_analysis()
-    flops_s, bytes_s = PEAKS[topology.split(":")[0]]
-    seconds = max(cost["flops"] / flops_s, cost["bytes accessed"] / bytes_s)
+    programs.prepare_environment()
+    tpu = programs.open_slice(topology)
+    rows = CLIPS_PER_CORE * tpu.mesh.size
+    step = programs.train_step(tpu, xdc_kinetics.get_config(), NUM_CLIPS, rows)
     found = {
-        "tflop": cost["flops"] / 1e12,
-        "gb": cost["bytes accessed"] / 1e9,
-        "clips_per_s": rows / seconds,
-        "at_peak": rows / (cost["flops"] / flops_s),
+        "tflop": step.flops / 1e12,
+        "gb": step.hbm_bytes / 1e9,
+        "clips_per_s": rows / step.seconds(tpu.chip),
     }
     print(json.dumps(found))
 

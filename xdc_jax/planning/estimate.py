@@ -31,8 +31,8 @@ class Estimate:
         kmeans: clustering -> its k-means, one update of the centroids.
         schedule: steps of the run.
         ahead_bytes: batches that wait on a core while a step runs.
-        feature_bytes: features of all clips, float32, on every host; k-means spreads
-            one clustering's over the cores.
+        feature_bytes: features of all clips, float32, spread over the hosts that made
+            them; k-means spreads one clustering's over the cores.
         label_bytes: tables of labels, on every core.
         largest_batch: most clips per core that fit; None where it was not searched.
     """
@@ -174,12 +174,17 @@ def of_slice(
     if not search_batch:
         return found
     return dataclasses.replace(
-        found, largest_batch=largest_batch(tpu, config, num_clips, found)
+        found,
+        largest_batch=largest_batch(tpu, config, num_clips, clips_per_core, train),
     )
 
 
 def largest_batch(
-    tpu: Slice, config: ConfigDict, num_clips: int, found: Estimate
+    tpu: Slice,
+    config: ConfigDict,
+    num_clips: int,
+    clips_per_core: int,
+    train: Program | DoesNotFit,
 ) -> int:
     """Returns the most clips per core whose training step fits, 0 if not one does.
 
@@ -191,9 +196,10 @@ def largest_batch(
         tpu: the slice.
         config: of the run.
         num_clips: of its data set.
-        found: with the training step at config.batch_size.
+        clips_per_core: that are known of.
+        train: their training step.
     """
-    known = {found.clips_per_core: found.train}
+    known = {clips_per_core: train}
     for _ in range(MOST_COMPILES):
         size = next_batch(
             {n: program.hbm_needed for n, program in known.items()},

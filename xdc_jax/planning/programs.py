@@ -38,8 +38,8 @@ ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v4-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
-# Products of float32 that are exact to float32 take so many bfloat16 ones:
-# `Precision.HIGHEST` in the documentation of jax.lax.Precision.
+# Products of float32 that are exact to float32 (`Precision.HIGHEST`) take so many
+# bfloat16 ones: `DotAlgorithmPreset.BF16_BF16_F32_X6` in the documentation of jax.lax.
 EXACT_PASSES = 6
 # Classes of the head of method=supervised, whose data set is not looked at.
 NUM_LABELS = 400
@@ -119,18 +119,18 @@ class DoesNotFit:
 
 
 def prepare_environment() -> None:
-    """Sets what JAX and libtpu read when they start; nothing after that.
+    """Sets what JAX and libtpu read when they start; it must come before that.
 
     Raises:
         UserError: there is no libtpu.
     """
-    os.environ.update(ENVIRONMENT)
-    jax.config.update("jax_platforms", "cpu")  # JAX may have read its variable before
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "xdc plan compiles with Google's TPU compiler, which is not installed: "
             "`pip install libtpu` (Linux; no TPU is needed)"
         )
+    os.environ.update(ENVIRONMENT)
+    jax.config.update("jax_platforms", "cpu")  # JAX may have read its variable before
 
 
 def open_slice(topology: str) -> Slice:

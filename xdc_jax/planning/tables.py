@@ -10,11 +10,12 @@ from xdc_jax.results import markdown
 HBM_NEEDED = "HBM needed, GiB"
 NOTES = """
 A core is what JAX calls a device: here, a chip. Times are rooflines, the longest of
-compute, memory and collectives at the documented peaks: bounds, not predictions. No run
-is faster; how much slower, only a run can tell. So hours and price are at least these.
+compute, memory and collectives at the documented peaks: bounds, not predictions. How
+much slower a run is, only a run can tell; hours and price are at least these.
 
 FLOP of the network: of its convolutions and products. As compiled: as the compiler
 counts its program, with batch norm, and what it computes twice or spreads over margins.
+Exact float32 products, as k-means needs them, take several passes of bfloat16.
 HBM traffic: what each operation of the compiled text reads and writes there, in whole
 tiles (without their padding; the compiler's `bytes accessed`, with prefetches counted
 twice). Collectives: a ring of all cores over all links of a chip.
@@ -71,11 +72,11 @@ def _column(
     columns = {"training step, per core": train, "extraction, per core": extract}
     for name, program in found.kmeans.items():
         columns[f"k-means update of {name}, per core"] = _program(found, program, True)
-    each_core = found.feature_bytes / cores
+    share = found.feature_bytes / cores
     columns[f"{found.num_clips:,} clips"] = {
-        "features on every host, GB": f"{found.feature_bytes / 1e9:.2f}",
-        "features spread over cores, MB each": f"{each_core / 1e6:.1f}",
-        "labels on every core, MB": f"{found.label_bytes / 1e6:.2f}",
+        "features of all encoders, GB": f"{found.feature_bytes / 1e9:.2f}",
+        "their share on a core, MB": f"{share / 1e6:.1f}",
+        "tables of labels on a core, MB": f"{found.label_bytes / 1e6:.2f}",
     }
     columns["schedule"] = _schedule(found, price)
     return columns
@@ -89,17 +90,20 @@ def _program(
     if isinstance(program, DoesNotFit):
         return {HBM_NEEDED: _does_not_fit(program)}
     roofs = program.roofs(chip)
-    flops = f"{program.network_flops / unit:.4g}"
-    flops += f" ({program.flops / unit:.4g})" if not in_loop else ""
-    passes = f" x {program.flops_passes} passes" if program.flops_passes > 1 else ""
     traffic = f"{program.hbm_bytes / 1e9:.3g} ({program.unpadded_bytes / 1e9:.3g}"
-    traffic += ")" if in_loop else f"; {program.reported_bytes / 1e9:.3g})"
-    prefix, reported = ("G", "") if in_loop else ("T", "; reported")
-    compiled = "" if in_loop else " (as compiled)"
+    if in_loop:
+        flops = f"{program.flops / 1e9:.4g} x {program.flops_passes} passes"
+        counted = {"GFLOP": flops, "HBM traffic, GB (unpadded)": f"{traffic})"}
+    else:
+        flops = f"{program.network_flops / 1e12:.4g} ({program.flops / 1e12:.4g})"
+        traffic += f"; {program.reported_bytes / 1e9:.3g})"
+        counted = {
+            "TFLOP of the network (as compiled)": flops,
+            "HBM traffic, GB (unpadded; reported)": traffic,
+        }
     return {
         HBM_NEEDED: f"{_gib(program.hbm_needed)} of {_gib(chip.hbm_bytes)}",
-        f"{prefix}FLOP of the network{compiled}": flops + passes,
-        f"HBM traffic, GB (unpadded{reported})": traffic,
+        **counted,
         "collectives, MB": f"{program.collective_bytes / 1e6:.3g}",
         "compute / memory / collectives, ms": " / ".join(
             f"{1000 * seconds:.3g}" for seconds in roofs.values()
