@@ -338,7 +338,7 @@ def claim(
 ) -> None:
     """Makes the folder of a part this job's; UserError if it is another's."""
     made_from = {"data": clips.fingerprint, "weights": starting.name(weights)}
-    workdir_lib.claim_together(folder, config, made_from)
+    workdir_lib.claim(folder, config, made_from)
 
 
 def define_flags() -> None:

@@ -61,15 +61,11 @@ def is_first() -> bool:
 
 def agreed(value: bool) -> bool:
     """Returns the first process's value in all, for what is read off a disk."""
-    if jax.process_count() == 1:
-        return value
     return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def any_of(value: bool) -> bool:
     """Whether it is true in any process."""
-    if jax.process_count() == 1:
-        return value
     return bool(multihost_utils.process_allgather(np.int32(value)).any())
 
 
@@ -79,9 +75,6 @@ def on_first(action: Callable[[], None]) -> None:
     Raises:
         Exception: what the action raises; UserError in the other processes then.
     """
-    if jax.process_count() == 1:
-        action()
-        return
     found = None
     if is_first():
         try:
@@ -92,8 +85,11 @@ def on_first(action: Callable[[], None]) -> None:
         raise found or UserError("process 0 stopped; its message says why")
 
 
-def gather(rows: np.ndarray) -> np.ndarray:
-    """Returns the rows of all processes, which have equally many, in their order."""
-    if jax.process_count() == 1:
-        return rows
+def gather(rows: np.ndarray | jax.Array) -> np.ndarray:
+    """Returns the rows of all processes in their order, to each of them.
+
+    Args:
+        rows: of this process, as many as of every other; or an array that is split over
+            the devices of all.
+    """
     return multihost_utils.process_allgather(rows, tiled=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -61,20 +62,11 @@ def own_range(num_rows: int) -> slice:
     return slice(jax.process_index() * count, (jax.process_index() + 1) * count)
 
 
-def own_rows(array: jax.Array) -> np.ndarray:
+def own_rows(array: jax.Array, mesh: Mesh) -> np.ndarray:
     """Returns this process's rows of an array that is split over `data`."""
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start)
-    return np.concatenate([shard.data for shard in shards])
-
-
-def all_rows(array: jax.Array) -> np.ndarray:
-    """Returns all rows of an array that is split over `data`, in every process."""
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    whole = NamedSharding(array.sharding.mesh, P())
-    return np.asarray(jax.jit(lambda x: x, out_shardings=whole)(array))
+    return np.asarray(
+        multihost_utils.global_array_to_host_local_array(array, mesh, P(DATA_AXIS))
+    )
 
 
 def map_over_data(

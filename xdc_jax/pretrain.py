@@ -71,7 +71,7 @@ class Pretraining:
         self.held_out = sampling.held_out(self.usable, config.held_out, config.seed)
         self.classes = self._count_classes()
         self._check_data()
-        workdir_lib.claim_together(self.workdir, config, {"data": clips.fingerprint})
+        workdir_lib.claim(self.workdir, config, {"data": clips.fingerprint})
 
         self.iterations, self.epochs = config.iterations, config.epochs
         if config.method == "supervised":  # labels do not change: one long iteration
@@ -293,9 +293,9 @@ class Pretraining:
         test = self._extract(test_split, np.flatnonzero(test_usable))
         return {
             f"probe/{name}": linear_probe(
-                parallel.all_rows(features[name])[: len(truth)],
+                hosts.gather(features[name])[: len(truth)],
                 truth,
-                parallel.all_rows(test[name])[: len(test_truth)],
+                hosts.gather(test[name])[: len(test_truth)],
                 test_truth,
             )
             for name in features

@@ -79,8 +79,8 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, like: TrainState) -> tuple[Position, TrainState] | None:
-        """Returns the newest checkpoint that can be read; None if there are none.
+    def restore(self, like: TrainState) -> tuple[Position, TrainState]:
+        """Returns the newest checkpoint that can be read.
 
         Newer ones, which are damaged, are moved to `damaged_checkpoints/`.
 
@@ -88,7 +88,7 @@ class Checkpoints:
             like: a state of the same structure, whose shardings the arrays get.
 
         Raises:
-            UserError: there are checkpoints, and none can be read.
+            UserError: none can be read.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -111,12 +111,10 @@ class Checkpoints:
             hosts.on_first(lambda: self._move_away(damaged))
             self._manager.reload()
             return found
-        if damaged:
-            raise UserError(
-                f"{self._manager.directory}: none of {len(damaged)} checkpoints can be "
-                f"read ({damaged[max(damaged)]}); start with a new workdir"
-            )
-        return None
+        raise UserError(
+            f"{self._manager.directory}: none of {len(damaged)} checkpoints can be "
+            f"read ({damaged[max(damaged)]}); start with a new workdir"
+        )
 
     def _read(self, step: int, like: TrainState) -> tuple[Position, TrainState]:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)

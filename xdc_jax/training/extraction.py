@@ -79,10 +79,7 @@ def extract(
                 features[name][done : done + count] = rows
             done += count
             bar.update(count)
-    return {
-        name: parallel.shard_batch({name: rows}, mesh)[name]
-        for name, rows in features.items()
-    }
+    return parallel.shard_batch(features, mesh)
 
 
 def run(
@@ -108,7 +105,7 @@ def run(
     keys = sorted({network.modality for network in networks.values()})
 
     def fetched(batch, out):
-        rows = {name: parallel.own_rows(array) for name, array in out.items()}
+        rows = {name: parallel.own_rows(x, mesh) for name, x in out.items()}
         return batch, {name: array[batch["mask"]] for name, array in rows.items()}
 
     pending = None

@@ -17,15 +17,21 @@ from xdc_jax.files import write_atomically
 log = logging.getLogger(__name__)
 
 
-def claim_together(
-    workdir: Path, config: ConfigDict, made_from: Mapping[str, str]
-) -> None:
-    """`claim` by the first process of a job; all have to see the workdir then.
+def claim(workdir: Path, config: ConfigDict, made_from: Mapping[str, str]) -> None:
+    """Writes config.json into a new workdir; checks that of one that is gone on with.
+
+    The first process of a job does so, and all have to see it then.
+
+    Args:
+        workdir: folder of the run; made if missing.
+        config: of the run.
+        made_from: `data`, `weights` -> what tells them from others.
 
     Raises:
-        UserError: as `claim`, or this process does not see the workdir of the first.
+        UserError: the workdir belongs to a run of another config, or made from others;
+            or this process does not see the workdir of the first.
     """
-    hosts.on_first(lambda: claim(workdir, config, made_from))
+    hosts.on_first(lambda: _claim(workdir, config, made_from))
     if not (workdir / "config.json").exists():
         raise UserError(
             f"--workdir: process {jax.process_index()} does not find "
@@ -34,17 +40,7 @@ def claim_together(
         )
 
 
-def claim(workdir: Path, config: ConfigDict, made_from: Mapping[str, str]) -> None:
-    """Writes config.json into a new workdir; checks that of one that is gone on with.
-
-    Args:
-        workdir: folder of the run; made if missing.
-        config: of the run.
-        made_from: `data`, `weights` -> what tells them from others.
-
-    Raises:
-        UserError: the workdir belongs to a run of another config, or made from others.
-    """
+def _claim(workdir: Path, config: ConfigDict, made_from: Mapping[str, str]) -> None:
     if ":/" in str(workdir):  # what is left of gs://
         raise UserError(
             f"--workdir: found {workdir}, expected a folder; buckets are not written "
