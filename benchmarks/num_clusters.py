@@ -46,21 +46,17 @@ def draw(rows: list[dict], file: Path) -> None:
             if values:
                 # An encoder learns to tell the clusters of the other modality.
                 learned = audio if modality == "video" else video
-                axis.plot(learned, np.mean(values), "s", color="tab:orange")
-                left = learned < max(EQUAL) / 2  # there is room to the right
+                point = (learned, np.mean(values))
+                axis.plot(*point, "s", color="tab:orange")
                 axis.annotate(
-                    f"{video} video, {audio} audio",
-                    (learned, np.mean(values)),
-                    (6 if left else -6, 4),
-                    textcoords="offset points",
-                    ha="left" if left else "right",
-                    fontsize=7,
+                    f"{video} / {audio}", point, (6, 0), textcoords="offset points"
                 )
+        axis.plot([], [], "s", color="tab:orange", label="k of video / audio")
         axis.set_xscale("log", base=2)
         axis.set_xticks(EQUAL, map(str, EQUAL))
         axis.set(title=f"{modality} probe accuracy", xlabel="clusters to be told apart")
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[1].legend()
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)
