@@ -252,7 +252,7 @@ def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
 
     mesh = parallel.make_mesh(jax.local_devices()) if mesh is None else mesh
     parallel.check_batch_size(job.batch_size, mesh)
-    features.claim(job.out, job.request(), job.about())
+    hosts.on_first(lambda: features.claim(job.out, job.request(), job.about()))
     apply, shapes = compile_encoders(job, mesh)
     paths, wanted = [], []
     for split, slices in job.source.slices.items():
