@@ -16,13 +16,15 @@ k-means of 1,048,576 x 512 features, k = 256: seconds of an update of the centro
 Where there is no GPU it says what it would run; --any_device does it nevertheless.
 """
 
-import importlib.util
 import time
 
 import numpy as np
 from absl import app, flags
+from ml_collections import config_flags
 
-CONFIG = flags.DEFINE_string("config", "configs/xdc_kinetics.py", "FILE.py[:key=v,..]")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/xdc_kinetics.py", "File with get_config(arg), as `xdc pretrain`."
+)
 SAVE = flags.DEFINE_string("save", None, "File for batches of clips; then --data too.")
 DATA = flags.DEFINE_string("data", None, "Folder that `xdc prepare` wrote.")
 CLIPS = flags.DEFINE_string("clips", None, "File that --save wrote.")
@@ -37,15 +39,6 @@ PEAK = flags.DEFINE_float("peak_tflops", 989.0, "Of the GPU, bfloat16.")
 ANY = flags.DEFINE_bool("any_device", False, "Also where there is no GPU.")
 
 DIM, UPDATES, RATE, MOMENTUM = 512, 10, 0.01, 0.9
-
-
-def read_config():
-    """Returns the config that --config names."""
-    file, _, arg = CONFIG.value.partition(":")
-    spec = importlib.util.spec_from_file_location("config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(arg or None)
 
 
 def save_batches(config) -> None:
@@ -210,7 +203,7 @@ def kmeans_seconds() -> float:
 
 def main(_) -> None:
     """Runs everything and prints the table."""
-    config = read_config()
+    config = CONFIG.value
     if SAVE.value:
         save_batches(config)
         return
@@ -218,7 +211,7 @@ def main(_) -> None:
 
     if jax.default_backend() != "gpu" and not ANY.value:
         print(
-            f"No GPU here. On one: {STEPS.value} steps of {CONFIG.value}, "
+            f"No GPU here. On one: {STEPS.value} steps of {config.method}, "
             f"{BATCH.value} clips of {config.clip.num_frames}x{config.clip.crop_size}x"
             f"{config.clip.crop_size} each, {config.dtype}, by xdc_jax and by PyTorch; "
             f"k-means of {ROWS.value:,} x {DIM}, k = {CLUSTERS.value}."
