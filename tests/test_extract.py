@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from jax.experimental import multihost_utils
 
 from data_pipelines import clips as clips_lib
 from data_pipelines import features
@@ -242,24 +243,24 @@ def test_several_hosts_share_the_slices(clips, tmp_path, monkeypatch):
     extract.extract(job(clips, tmp_path / "one"), mesh)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
 
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda value: value)
+
     class Waits(Exception):
         """A host is done with its part and waits for the others."""
 
     def wait(_):
         raise Waits
 
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(extract.multihost_utils, "sync_global_devices", wait)
-    with pytest.raises(Waits):
-        extract.extract(job(clips, tmp_path / "two"), mesh)
-    theirs = set(contents(tmp_path / "two"))
-    assert len(theirs) == 4  # two of five shards, each with its report
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", wait)
+    for number, num_shards in ((0, 3), (1, 5)):  # so many are there then, of five
+        monkeypatch.setattr(jax, "process_index", lambda number=number: number)
+        with pytest.raises(Waits):
+            extract.extract(job(clips, tmp_path / "two"), mesh)
+        assert len(contents(tmp_path / "two")) == 2 * num_shards  # and their reports
 
     monkeypatch.setattr(jax, "process_index", lambda: 0)
-    monkeypatch.setattr(extract.multihost_utils, "sync_global_devices", lambda _: None)
-    done = extract.extract(job(clips, tmp_path / "two"), mesh)
-    assert done.num_rows == 30
-    assert done.num_clips < 30
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda _: None)
+    assert extract.extract(job(clips, tmp_path / "two"), mesh) == Done(30, 0, 0)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
