@@ -27,18 +27,15 @@ KILL = """
 import os, signal, sys
 import jax
 from tests import test_buckets
-from xdc_jax.training import loop
+from xdc_jax.training.checkpoint import Checkpoints
 
-original_save = loop.TrainingLoop.save
-def save(self):
-    original_save(self)
-    if self.step == 6:  # in the middle of the second epoch
-        self.checkpoints.close()  # waits until it is complete
-        self.log.write(self.step, {"lost": 1.0})
-        self.log.publish()
-        self.log.write(self.step, {"lost, too": 1.0})
+original_save = Checkpoints.save
+def save(self, step, *args):
+    if step == 8:  # its lines of metrics are published, and those of checkpoint 6
+        self._manager.wait_until_finished()
         os.kill(os.getpid(), signal.SIGKILL)
-loop.TrainingLoop.save = save
+    original_save(self, step, *args)
+Checkpoints.save = save
 test_buckets.run(sys.argv[1])
 """
 
@@ -94,10 +91,19 @@ def local(tmp_path_factory, cache):
 
 
 @pytest.fixture(scope="module")
-def remote(service, cache):
-    """The workdir of the same run in the bucket."""
-    run(f"gs://{BUCKET}/run")
-    return f"gs://{BUCKET}/run"
+def resumed(service, cache):
+    """The workdir of the same run in the bucket, killed and started again."""
+    path = f"gs://{BUCKET}/resumed"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILL, path],
+        env={**os.environ, **cache},
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert checkpoint.Checkpoints(path).latest_step() == 6
+    run(path)
+    return path
 
 
 def content(service, path):
@@ -118,62 +124,51 @@ def assert_same_run(service, name, local):
     ]
 
 
-def test_a_run_in_a_bucket_equals_a_local_one(service, local, remote):
+def test_a_run_equals_a_local_one_also_without_tensorflow(
+    service, local, cache, monkeypatch
+):
+    monkeypatch.setenv("EPATH_USE_TF", "false")  # epath takes gcsfs
+    run(f"gs://{BUCKET}/run")
     assert_same_run(service, "run", local)
-    names = {str(file.relative_to(local)) for file in local.rglob("*.*")}
-    events = [name for name in service.buckets[BUCKET] if "tfevents" in name]
-    assert len(events) == 1
-    assert content(service, events[0])
-    wanted = {"timing.jsonl", "clusters/iteration_0.npz", "clusters/iteration_1.npz"}
-    assert wanted <= names
+    wanted = {
+        str(file.relative_to(local))
+        for pattern in ("*.json*", "clusters/*", "checkpoints/8/*/_*")
+        for file in local.glob(pattern)
+    }
+    assert {"timing.jsonl", "clusters/iteration_1.npz"} < wanted
     for name in wanted:
         assert content(service, f"run/{name}")
-    # All of it went there: nothing lies in a local folder called `gs:`.
-    assert not os.path.exists("gs:")
+    (events,) = [name for name in service.buckets[BUCKET] if "run/tensorboard" in name]
+    assert content(service, events)
+    assert not os.path.exists("gs:")  # what pathlib would make of it
 
 
-def test_a_killed_run_goes_on_and_a_damaged_checkpoint_falls_back(
-    service, local, cache
-):
-    path = f"gs://{BUCKET}/killed"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILL, path],
-        env={**os.environ, **cache},
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    lines = content(service, "killed/metrics.jsonl").splitlines()
-    assert [line for line in lines if b"lost" in line] == lines[-1:]  # the published
-    run(path)
-    assert_same_run(service, "killed", local)
-    timings = content(service, "killed/timing.jsonl").splitlines()
-    assert len(timings) == 2  # of two epochs
+def test_a_killed_run_goes_on_to_the_same_end(service, local, resumed):
+    assert_same_run(service, "resumed", local)
+    timings = content(service, "resumed/timing.jsonl").splitlines()
+    assert [json.loads(line)["step"] for line in timings] == [4, 8, 8]
+    names = [name for name in service.buckets[BUCKET] if "resumed/tensorb" in name]
+    assert len(names) == 2
 
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(service, local, resumed):
     objects = service.buckets[BUCKET]
-    del objects["killed/results.json"]
-    newest = [name for name in objects if name.startswith("killed/checkpoints/8/")]
+    for name in [name for name in objects if name.startswith("resumed/")]:
+        if not name.endswith("results.json"):
+            copy = name.replace("resumed/", "damaged/")
+            service.put(BUCKET, copy, content(service, name))
+    newest = [name for name in objects if name.startswith("damaged/checkpoints/8/")]
     for name in newest:
         if "/d/" in name:
             service.put(BUCKET, name, content(service, name)[:20])
-    run(path)
-    assert_same_run(service, "killed", local)
-    moved = {name for name in objects if name.startswith("killed/damaged_checkpoints/")}
-    assert {name.replace("damaged_checkpoints", "checkpoints") for name in moved} >= {
-        name for name in newest if not name.endswith("/")
-    }
+    run(f"gs://{BUCKET}/damaged")
+    assert_same_run(service, "damaged", local)
+    moved = {name.replace("/checkpoints/", "/damaged_checkpoints/") for name in newest}
+    assert moved <= set(objects)
 
 
-def test_it_works_where_there_is_no_tensorflow(service, local, cache, monkeypatch):
-    """Then epath takes gcsfs."""
-    pytest.importorskip("gcsfs")
-    monkeypatch.setenv("EPATH_USE_TF", "false")
-    run(f"gs://{BUCKET}/gcsfs")
-    assert_same_run(service, "gcsfs", local)
-
-
-def test_encoders_are_read_and_written(service, local, remote):
-    found, expected = convert.load(remote, "video"), convert.load(local, "video")
+def test_encoders_are_read_and_written(service, local, resumed):
+    found, expected = convert.load(resumed, "video"), convert.load(local, "video")
     assert layout.digest(found.variables) == layout.digest(expected.variables)
     path = f"gs://{BUCKET}/encoder"
     encoder_dir.save(path, found)
@@ -218,6 +213,10 @@ def expect_an_error(path, action, *args):
     else:
         raise AssertionError(f"{action} succeeded")
 
+token = os.environ.pop("GOOGLE_AUTH_TOKEN_FOR_TESTING")
+path = f"gs://{test_buckets.BUCKET}/some"
+expect_an_error(path, test_buckets.run, path)
+os.environ["GOOGLE_AUTH_TOKEN_FOR_TESTING"] = token
 for use_tensorflow in ("true", "false"):
     os.environ["EPATH_USE_TF"] = use_tensorflow
     for bucket in ("no-such-bucket", bucket_server.FORBIDDEN):

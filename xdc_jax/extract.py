@@ -142,8 +142,8 @@ def main() -> None:
     args = flags.FLAGS
     if (args.data is None) == (args.videos is None):
         raise UserError("give one of --data and --videos")
-    encoders = _encoders(args)
     out = files.local(args.out, "out")
+    encoders = _encoders(args)
     job = Job(
         source=_source(args, encoders),
         encoders=encoders,
