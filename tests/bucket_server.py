@@ -234,6 +234,7 @@ def serve(folder: Path, *names: str) -> Iterator[tuple[Service, dict[str, str]]]
     variables = {
         # of TensorFlow
         "https_proxy": address,
+        "no_proxy": "127.0.0.1,localhost",
         "CURL_CA_BUNDLE": file,
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
         # of TensorStore, and of gcsfs and google-cloud-storage
