@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from xdc_jax.errors import UserError
+from xdc_jax.files import is_local
 
 _LOCK_FILE = ".lock"
 
@@ -19,7 +20,7 @@ def locked(folder: epath.Path) -> Iterator[None]:
     Raises:
       UserError: another process holds it.
     """
-    if "://" in str(folder):
+    if not is_local(folder):
         yield
         return
     path = os.path.join(folder, _LOCK_FILE)

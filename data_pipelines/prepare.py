@@ -50,7 +50,7 @@ from data_pipelines.locked import locked
 from data_pipelines.manifest import Manifest
 from data_pipelines.quality import Counts, count
 from xdc_jax.errors import UserError
-from xdc_jax.files import write_atomically
+from xdc_jax.files import is_local, write_atomically
 
 REJECTED_FILE = "rejected.csv"
 MISSING_FILE = "missing.csv"
@@ -118,7 +118,7 @@ def main() -> None:
         return _check(args, source)
     if not args.out:
         raise UserError("Give --out, the prepared directory to write.")
-    if args.dataset in datasets.MADE and not _is_local(args.out):
+    if args.dataset in datasets.MADE and not is_local(args.out):
         raise UserError(
             f"--dataset={args.dataset} makes media files in --out: give a local one."
         )
@@ -173,7 +173,7 @@ def prepare(
         the same call with a larger `max_rejected` takes it over.
       OSError: the disk is full, or the like; finished parts are kept.
     """
-    out_dir = epath.Path(os.path.abspath(out_dir) if _is_local(out_dir) else out_dir)
+    out_dir = epath.Path(os.path.abspath(out_dir) if is_local(out_dir) else out_dir)
     request = {
         **source.identity,
         **dataclasses.asdict(settings),
@@ -323,10 +323,6 @@ def _source_of_flags(args: flags.FlagValues) -> sources.Source:
         seed=args.seed,
         num_workers=args.num_workers,
     )
-
-
-def _is_local(path: epath.PathLike) -> bool:
-    return "://" not in str(path)
 
 
 def _remove_parts(out_dir: epath.Path) -> None:

@@ -22,6 +22,7 @@ from etils import epath
 from jaxtyping import Float32, Int16, Int32
 
 from xdc_jax.errors import UserError
+from xdc_jax.files import reaching
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -220,7 +221,11 @@ def open_prepared(data_dir: epath.PathLike) -> PreparedData:
     Raises:
       UserError: it is no finished prepared directory, or files of it are missing.
     """
-    data_dir = epath.Path(data_dir)
+    with reaching(data_dir):
+        return _open_prepared(epath.Path(data_dir))
+
+
+def _open_prepared(data_dir: epath.Path) -> PreparedData:
     summary = read_summary(data_dir)
     lengths = _shard_lengths(data_dir)
     return PreparedData(

@@ -397,11 +397,6 @@ def test_clips_unlike_those_of_the_pretraining_are_warned_of(caplog):
     assert "fps" not in caplog.text  # of pictures
 
 
-def test_a_bucket_is_no_workdir_yet(clips, one_device):
-    with pytest.raises(UserError, match="buckets are not written to yet"):
-        finetune.finetune(make_config(), clips, None, "gs://b/run", mesh=one_device)
-
-
 def test_a_workdir_of_other_weights_is_refused(clips, one_device, tmp_path):
     config = make_config(epochs=1)
     finetune.finetune(config, clips, None, tmp_path, mesh=one_device)

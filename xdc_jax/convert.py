@@ -22,8 +22,10 @@ import hashlib
 from pathlib import Path
 
 from absl import flags
+from etils import epath
 
 from xdc_jax.errors import UserError
+from xdc_jax.files import absolute, local, reaching
 from xdc_jax.models import registry
 from xdc_jax.weights import encoder_dir, layout, published, torch_files
 from xdc_jax.weights.encoder_dir import SavedEncoder
@@ -53,7 +55,7 @@ def define_flags() -> None:
 def main() -> None:
     """Runs the verb."""
     args = flags.FLAGS
-    out = Path(args.out).expanduser()
+    out = local(args.out, "out") if args.to == "torch" else absolute(args.out)
     if args.to == "torch":
         encoder = open_encoder(args.weights, args.modality)
         torch_files.write(out, layout.to_torch(encoder.variables, encoder.spec))
@@ -62,7 +64,8 @@ def main() -> None:
             raise UserError("--modality is of workdirs; a file has one encoder")
         encoder, agreement = read_torch(args.weights, args.model)
         print(agreement)
-        encoder_dir.save(out, encoder)
+        with reaching(out):
+            encoder_dir.save(out, encoder)
     print(f"{out}: {describe(encoder)}")
 
 
@@ -82,7 +85,7 @@ def read_torch(name_or_file: str, model: str | None = None) -> tuple[SavedEncode
     if name_or_file in published.HASH_PREFIXES:
         path = published.fetch(name_or_file)
     else:
-        path = Path(name_or_file).expanduser()
+        path = local(name_or_file, "weights")
         if not path.exists():
             raise UserError(
                 f"{name_or_file}: no such file, and no released checkpoint; those are "
@@ -114,7 +117,7 @@ def read_torch(name_or_file: str, model: str | None = None) -> tuple[SavedEncode
     return encoder, agreement
 
 
-def open_encoder(weights: str | Path, name: str | None = None) -> SavedEncoder:
+def open_encoder(weights: epath.PathLike, name: str | None = None) -> SavedEncoder:
     """Reads an encoder of this project: one that was converted, or one of a run.
 
     Args:
@@ -124,7 +127,11 @@ def open_encoder(weights: str | Path, name: str | None = None) -> SavedEncoder:
     Raises:
         UserError: there is none.
     """
-    folder = Path(weights).expanduser()
+    with reaching(weights):
+        return _open_encoder(absolute(weights), name)
+
+
+def _open_encoder(folder: epath.Path, name: str | None) -> SavedEncoder:
     if encoder_dir.is_encoder(folder):
         encoder = encoder_dir.load(folder)
         if name not in (None, encoder.spec.modality):
@@ -134,17 +141,17 @@ def open_encoder(weights: str | Path, name: str | None = None) -> SavedEncoder:
         return encoder
     if not (folder / "config.json").is_file():
         raise UserError(
-            f"{weights}: found neither encoder.json nor config.json, expected a folder "
+            f"{folder}: found neither encoder.json nor config.json, expected a folder "
             "that `xdc convert` wrote or a workdir of `xdc pretrain`"
         )
     if name is None:
         raise UserError(
-            f"{weights}: has several encoders; give --modality=video or audio"
+            f"{folder}: has several encoders; give --modality=video or audio"
         )
     return encoder_dir.of_run(folder, name)
 
 
-def load(weights: str | Path, name: str | None = None) -> SavedEncoder:
+def load(weights: epath.PathLike, name: str | None = None) -> SavedEncoder:
     """Reads an encoder of any kind: what `read_torch` or what `open_encoder` reads.
 
     Args:

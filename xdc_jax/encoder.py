@@ -1,11 +1,11 @@
 """A trained encoder as a function: clips in, features out."""
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -89,7 +89,7 @@ class Encoder:
 
 
 def load_encoder(
-    weights: str | Path, modality: str | None = None, dtype: DTypeLike = jnp.float32
+    weights: epath.PathLike, modality: str | None = None, dtype: DTypeLike = jnp.float32
 ) -> Encoder:
     """Loads an encoder, as in `load_encoder("r2plus1d_18_xdc_audioset")`.
 

@@ -57,6 +57,7 @@ from xdc_jax.errors import UserError
 from xdc_jax.evaluation import cluster_table, gtad, protocols
 from xdc_jax.evaluation.few_labels import few_labels
 from xdc_jax.evaluation.rows import FeatureRows, divide
+from xdc_jax.files import local
 
 MEASURES = {
     "svm": "SVM",
@@ -98,13 +99,13 @@ def main() -> None:
     from data_pipelines import features
 
     args = flags.FLAGS
-    folder = Path(args.features).expanduser()
+    folder = local(args.features, "features")
     if (args.gtad_out is None) != (args.gtad_annotations is None):
         raise UserError("give both --gtad_out and --gtad_annotations, or neither")
     if args.gtad_out is not None:
         _write_gtad(folder, args.gtad_annotations, args.gtad_out)
         return
-    out = Path(args.out).expanduser() if args.out else folder
+    out = local(args.out, "out") if args.out else folder
     about = features.read_request(folder).get("about", {})
     data = about.get("data") or folder.absolute().name
     how = {key: about.get(key) for key in HOW}

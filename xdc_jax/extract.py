@@ -33,7 +33,7 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
-from xdc_jax import convert, hosts, parallel, preemption
+from xdc_jax import convert, files, hosts, parallel, preemption
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation.rows import mean_per_group
 from xdc_jax.training import steps
@@ -142,8 +142,8 @@ def main() -> None:
     args = flags.FLAGS
     if (args.data is None) == (args.videos is None):
         raise UserError("give one of --data and --videos")
+    out = files.local(args.out, "out")
     encoders = _encoders(args)
-    out = Path(args.out).expanduser()
     job = Job(
         source=_source(args, encoders),
         encoders=encoders,
@@ -177,11 +177,11 @@ def _source(args: flags.FlagValues, encoders: dict[str, SavedEncoder]) -> Any:
     spec = clips.ClipSpec(**_clip(args, encoders))
     which = views.Views(args.clips, args.crops, args.stride_s)
     if args.data is not None:
-        prepared = shards.open_prepared(Path(args.data).expanduser())
+        prepared = shards.open_prepared(files.absolute(args.data))
         found = clips.ClipData(prepared, spec, 0, sorted(encoders))
         return extraction.PreparedSource(found, which)
     return extraction.MediaSource(
-        Path(args.videos).expanduser(),
+        files.local(args.videos, "videos"),
         spec,
         which,
         sorted(encoders),
@@ -194,8 +194,8 @@ def _encoders(args: flags.FlagValues) -> dict[str, SavedEncoder]:
         raise UserError("give one of --weights and --workdir")
     if args.workdir is not None:
         wanted = ("video", "audio") if args.modality == "both" else (args.modality,)
-        workdir = Path(args.workdir).expanduser()
-        return {name: encoder_dir.of_run(workdir, name) for name in wanted}
+        with files.reaching(args.workdir):
+            return {name: encoder_dir.of_run(args.workdir, name) for name in wanted}
     encoder = convert.load(args.weights)
     modality = encoder.spec.modality
     if args.modality not in (modality, "both"):

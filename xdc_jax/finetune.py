@@ -23,7 +23,6 @@ averaged over config.test_clips evenly spread clips of each record of the video.
 import dataclasses
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,7 +39,7 @@ from xdc_jax.clustering import targets
 from xdc_jax.errors import UserError
 from xdc_jax.evaluation import labelled, partition, scores
 from xdc_jax.evaluation.partition import Part
-from xdc_jax.files import write_atomically
+from xdc_jax.files import absolute, write_atomically
 from xdc_jax.training import extraction, optimizer, steps
 from xdc_jax.training import state as state_lib
 from xdc_jax.training import workdir as workdir_lib
@@ -70,7 +69,7 @@ class Finetuning:
         clips: Any,
         part: Part,
         weights: SavedEncoder | None,
-        workdir: str | Path,
+        workdir: epath.PathLike,
         mesh: Mesh,
     ):
         """Checks everything, builds the network and restores what there is.
@@ -87,7 +86,7 @@ class Finetuning:
         parallel.check_batch_size(config.batch_size, mesh)
         starting.check(config, weights)
         self.config, self.clips, self.part, self.mesh = config, clips, part, mesh
-        self.weights, self.workdir = weights, Path(workdir)
+        self.weights, self.workdir = weights, absolute(workdir)
         self.train_ids, self.test_ids = labelled.records(
             clips, part, config.modality, config.label_fraction, config.seed
         )
@@ -251,7 +250,7 @@ class Finetuning:
         train_videos = self.clips.index(self.part.train_split).video_id[self.train_ids]
         return {
             "verb": "finetune",
-            "data": Path(self.clips.data_dir).name,
+            "data": epath.Path(self.clips.data_dir).name,
             "part": self.part.name,
             "modality": config.modality,
             "train": config.train,
@@ -275,7 +274,7 @@ class Finetuning:
             (encoder.params, encoder.batch_stats, encoder.heads[targets.LABEL])
         )
         spec = starting.model_spec(config)
-        data, part = Path(self.clips.data_dir).name, self.part.name
+        data, part = epath.Path(self.clips.data_dir).name, self.part.name
         name = starting.pretraining(self.weights)["pretraining"]
         return SavedEncoder(
             spec=spec,
@@ -296,14 +295,14 @@ def finetune(
     config: ConfigDict,
     clips: Any,
     weights: SavedEncoder | None,
-    workdir: str | Path,
+    workdir: epath.PathLike,
     parts: str = "all",
     mesh: Mesh | None = None,
 ) -> list[results.Row]:
     """Runs (or goes on with) the parts of a finetuning job; returns their rows."""
     finetune_config.check(config)
     mesh = parallel.make_mesh() if mesh is None else mesh
-    workdir = Path(workdir)
+    workdir = absolute(workdir)
     splits = {split: clips.index(split) for split in clips.splits}
     folders = {
         part.name: workdir / part.name.replace(" ", "_")
@@ -334,7 +333,7 @@ def finetune(
 
 
 def claim(
-    folder: Path, config: ConfigDict, clips: Any, weights: SavedEncoder | None
+    folder: epath.Path, config: ConfigDict, clips: Any, weights: SavedEncoder | None
 ) -> None:
     """Makes the folder of a part this job's; UserError if it is another's."""
     made_from = {"data": clips.fingerprint, "weights": starting.name(weights)}
@@ -354,7 +353,7 @@ def define_flags() -> None:
     hosts.define_flags()
 
 
-def open_clips(config: ConfigDict, data_dir: str | Path) -> Any:
+def open_clips(config: ConfigDict, data_dir: epath.PathLike) -> Any:
     """Opens the clips of a prepared directory as a finetuning job wants them."""
     from data_pipelines import clips as clips_lib
     from data_pipelines import shards
@@ -363,7 +362,7 @@ def open_clips(config: ConfigDict, data_dir: str | Path) -> Any:
     if config.modality == "audio":
         # A clip is as long as its sound, so that sounds are evenly spread in the test.
         spec = dataclasses.replace(spec, num_frames=1, fps=1 / spec.audio_duration_s)
-    data_dir = epath.Path(data_dir).expanduser()
+    data_dir = absolute(data_dir)
     prepared = shards.open_prepared(data_dir)
     if absent := shards.num_absent(data_dir):
         log.warning(
@@ -388,7 +387,7 @@ def main() -> None:
     if args.weights != starting.SCRATCH:
         weights = convert.load(args.weights, config.modality)
     clips = open_clips(config, args.data)
-    workdir = Path(args.workdir).expanduser()
+    workdir = absolute(args.workdir)
     rows = finetune(config, clips, weights, workdir, args.parts)
     keys = ("data", "modality", "train", "pretraining")
     if hosts.is_first():

@@ -21,17 +21,17 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from xdc_jax import config as config_lib
-from xdc_jax import hosts, parallel, preemption, results
+from xdc_jax import files, hosts, parallel, preemption, results
 from xdc_jax.clustering import assignments as assignments_lib
 from xdc_jax.clustering import sampling, targets
 from xdc_jax.errors import UserError
@@ -48,7 +48,9 @@ log = logging.getLogger(__name__)
 class Pretraining:
     """One run of the deep-clustering loop."""
 
-    def __init__(self, config: ConfigDict, clips: Any, workdir: str | Path, mesh: Mesh):
+    def __init__(
+        self, config: ConfigDict, clips: Any, workdir: epath.PathLike, mesh: Mesh
+    ):
         """Checks the config, builds the networks and restores what there is.
 
         Args:
@@ -60,7 +62,7 @@ class Pretraining:
         config_lib.check(config)
         parallel.check_batch_size(config.batch_size, mesh)
         self.config, self.clips, self.mesh = config, clips, mesh
-        self.workdir = Path(workdir)
+        self.workdir = files.absolute(workdir)
         self.plan = targets.make_plan(config.method, config.same_modality)
         self.split = config.train_split
         self.truth = clips.labels(self.split)
@@ -311,7 +313,7 @@ class Pretraining:
         if self.loop.checkpoints.latest_step() is None:  # random encoders
             self.loop.save()
         row = {
-            "data": Path(self.clips.data_dir).name,
+            "data": epath.Path(self.clips.data_dir).name,
             "method": self.config.method if self.iterations else "random",
             "seed": self.config.seed,
             "video_probe": metrics.get("probe/video"),
@@ -356,7 +358,7 @@ def _text(values: dict[str, float]) -> str:
 
 
 def pretrain(
-    config: ConfigDict, clips: Any, workdir: str | Path, mesh: Mesh | None = None
+    config: ConfigDict, clips: Any, workdir: epath.PathLike, mesh: Mesh | None = None
 ) -> dict[str, Any]:
     """Runs (or goes on with) a pretraining job; returns its row of results.json."""
     mesh = parallel.make_mesh() if mesh is None else mesh
@@ -369,7 +371,7 @@ def define_flags() -> None:
         "config", None, "File with get_config(arg), as FILE.py or FILE.py:key=value,..."
     )
     flags.DEFINE_string("data", None, "Folder that `xdc prepare` wrote.")
-    flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
+    flags.DEFINE_string("workdir", None, "Folder of the run, or gs://...; is made.")
     flags.mark_flags_as_required(["config", "data", "workdir"])
     hosts.define_flags()
 

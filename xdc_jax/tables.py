@@ -15,11 +15,9 @@ The paper's numbers carry a mark unless they were read in a source of the author
 Prints Markdown; with --out, also writes tables.md, tables.csv and tables.tex there.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from xdc_jax.files import write_atomically
+from xdc_jax.files import local, write_atomically
 from xdc_jax.paper import render
 from xdc_jax.paper.comparison import compare
 from xdc_jax.paper.measured import collect
@@ -33,12 +31,12 @@ def define_flags() -> None:
 
 def main() -> None:
     """Runs the verb."""
-    found, notes = collect(Path(flags.FLAGS.runs).expanduser())
+    found, notes = collect(local(flags.FLAGS.runs, "runs"))
     tables, others = compare(found)
     text = render.markdown(tables, others, notes)
     print(text, end="")
     if flags.FLAGS.out:
-        out = Path(flags.FLAGS.out).expanduser()
+        out = local(flags.FLAGS.out, "out")
         files = {
             "tables.md": text,
             "tables.csv": render.comma_separated(tables, others),

@@ -4,11 +4,11 @@ import dataclasses
 import io
 import json
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
@@ -143,12 +143,12 @@ def _nmi(a: np.ndarray, b: np.ndarray) -> float:
     return quality.nmi(a[both], b[both])
 
 
-def path(workdir: str | Path, iteration: int) -> Path:
+def path(workdir: epath.PathLike, iteration: int) -> epath.Path:
     """Returns where the clusters of an iteration are kept."""
-    return Path(workdir) / "clusters" / f"iteration_{iteration}.npz"
+    return epath.Path(workdir) / "clusters" / f"iteration_{iteration}.npz"
 
 
-def save(file: Path, assignments: Assignments) -> None:
+def save(file: epath.Path, assignments: Assignments) -> None:
     """Writes assignments so that the file is either whole or absent."""
     arrays = {f"labels/{name}": x for name, x in assignments.labels.items()}
     arrays |= {f"distances/{name}": x for name, x in assignments.distances.items()}
@@ -157,10 +157,11 @@ def save(file: Path, assignments: Assignments) -> None:
     write_atomically(file, buffer.getvalue())
 
 
-def load(file: Path) -> Assignments:
+def load(file: epath.Path) -> Assignments:
     """Reads what `save` wrote; UserError if the file is damaged."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        content = io.BytesIO(file.read_bytes())
+        with np.load(content, allow_pickle=False) as arrays:
             parts = {"labels": {}, "distances": {}}
             for key in arrays.files:
                 if key != "metrics":

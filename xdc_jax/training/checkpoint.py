@@ -2,9 +2,7 @@
 
 import dataclasses
 import logging
-import shutil
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from xdc_jax import hosts
 from xdc_jax.errors import UserError
+from xdc_jax.files import absolute
 from xdc_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -50,9 +49,9 @@ class Checkpoints:
     killed process leaves the previous ones intact.
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 2):
+    def __init__(self, workdir: epath.PathLike, keep: int = 2):
         self._manager = ocp.CheckpointManager(
-            Path(workdir).absolute() / "checkpoints",
+            absolute(workdir) / "checkpoints",
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=preservation_policy.LatestN(keep),
                 cleanup_tmp_directories=True,
@@ -125,11 +124,11 @@ class Checkpoints:
         return Position(**found.position), found.state
 
     def _move_away(self, steps: Iterable[int]) -> None:
-        folder = Path(self._manager.directory)
+        folder = epath.Path(self._manager.directory)
         away = folder.with_name("damaged_checkpoints")
         for step in steps:
             away.mkdir(exist_ok=True)
-            shutil.rmtree(away / str(step), ignore_errors=True)
+            (away / str(step)).rmtree(missing_ok=True)
             (folder / str(step)).rename(away / str(step))
 
     def close(self) -> None:
@@ -138,7 +137,7 @@ class Checkpoints:
         self._manager.close()
 
 
-def write_arrays(folder: Path, tree: Any) -> None:
+def write_arrays(folder: epath.Path, tree: Any) -> None:
     """Writes nested dicts of arrays into a folder, replacing what is there.
 
     This process does it alone, also in a job of several.
@@ -151,21 +150,21 @@ def write_arrays(folder: Path, tree: Any) -> None:
         checkpointer.save(folder, tree, force=True)
 
 
-def read_arrays(folder: Path) -> Any:
+def read_arrays(folder: epath.Path) -> Any:
     """Reads nested dicts of arrays as NumPy; every key comes as a string.
 
     Raises:
         UserError: the folder is missing or damaged.
     """
     try:
-        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+        tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
         with ocp.PyTreeCheckpointer() as checkpointer:
             return checkpointer.restore(folder, restore_args=_as_numpy(tree))
     except (ValueError, KeyError, OSError, AttributeError) as error:
         raise UserError(f"{folder}: arrays cannot be read ({error})") from error
 
 
-def read_newest(workdir: str | Path) -> tuple[int, Any]:
+def read_newest(workdir: epath.PathLike) -> tuple[int, Any]:
     """Reads the newest checkpoint of a run, which may be going on.
 
     Returns:
@@ -174,7 +173,7 @@ def read_newest(workdir: str | Path) -> tuple[int, Any]:
     Raises:
         UserError: there is no complete checkpoint.
     """
-    folder = Path(workdir).absolute() / "checkpoints"
+    folder = absolute(workdir) / "checkpoints"
     steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
     if not steps:
         raise UserError(f"{folder}: found no complete checkpoint; train first")

@@ -3,10 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -35,7 +35,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        workdir: str | Path,
+        workdir: epath.PathLike,
         config: ConfigDict,
         mesh: Mesh,
         initial: TrainState,
@@ -143,7 +143,8 @@ class TrainingLoop:
         return values
 
     def save(self) -> None:
-        """Saves a checkpoint in the background."""
+        """Saves a checkpoint in the background, its lines of metrics before it."""
+        self.log.publish()
         self.position.metrics_lines = self.log.num_lines
         self.position.seconds = self.seconds
         self.checkpoints.save(self.step, self.state, self.position)

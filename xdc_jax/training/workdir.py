@@ -4,48 +4,49 @@ import importlib.metadata
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from xdc_jax import config as config_lib
 from xdc_jax import hosts
 from xdc_jax.errors import UserError
-from xdc_jax.files import write_atomically
+from xdc_jax.files import reaching, write_atomically
 
 log = logging.getLogger(__name__)
 
 
-def claim(workdir: Path, config: ConfigDict, made_from: Mapping[str, str]) -> None:
+def claim(
+    workdir: epath.Path, config: ConfigDict, made_from: Mapping[str, str]
+) -> None:
     """Writes config.json into a new workdir; checks that of one that is gone on with.
 
     The first process of a job does so, and all have to see it then.
 
     Args:
-        workdir: folder of the run; made if missing.
+        workdir: folder of the run, local or in a bucket; made if missing.
         config: of the run.
         made_from: `data`, `weights` -> what tells them from others.
 
     Raises:
         UserError: the workdir belongs to a run of another config, or made from others;
-            or this process does not see the workdir of the first.
+            its bucket cannot be used; or this process does not see what the first does.
     """
-    hosts.on_first(lambda: _claim(workdir, config, made_from))
-    if not (workdir / "config.json").exists():
+    with reaching(workdir):
+        hosts.on_first(lambda: _claim(workdir, config, made_from))
+        found = (workdir / "config.json").exists()
+    if not found:
         raise UserError(
             f"--workdir: process {jax.process_index()} does not find "
             f"{workdir / 'config.json'}, which process 0 wrote; all hosts of a job "
-            "need the same folder, as of a network disk or a mounted bucket (gcsfuse)"
+            "need the same folder, as of a network disk or a bucket (gs://...)"
         )
 
 
-def _claim(workdir: Path, config: ConfigDict, made_from: Mapping[str, str]) -> None:
-    if ":/" in str(workdir):  # what is left of gs://
-        raise UserError(
-            f"--workdir: found {workdir}, expected a folder; buckets are not written "
-            "to yet: mount the bucket (gcsfuse), or use a disk"
-        )
+def _claim(
+    workdir: epath.Path, config: ConfigDict, made_from: Mapping[str, str]
+) -> None:
     record = {
         "config": json.loads(config.to_json()),
         **made_from,

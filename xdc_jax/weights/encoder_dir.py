@@ -3,18 +3,18 @@
 import dataclasses
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import nnx
 from jax.typing import DTypeLike
 
 from xdc_jax import config as config_lib
 from xdc_jax.clustering import targets
 from xdc_jax.errors import UserError
-from xdc_jax.files import write_atomically
+from xdc_jax.files import absolute, write_atomically
 from xdc_jax.training import checkpoint
 from xdc_jax.training.state import Network
 from xdc_jax.weights import layout
@@ -59,7 +59,7 @@ class SavedEncoder:
         )
 
 
-def save(folder: str | Path, encoder: SavedEncoder) -> None:
+def save(folder: epath.PathLike, encoder: SavedEncoder) -> None:
     """Writes an encoder into a new folder.
 
     `encoder.json` comes last: a folder without it is unfinished, and is written again.
@@ -67,7 +67,7 @@ def save(folder: str | Path, encoder: SavedEncoder) -> None:
     Raises:
         UserError: the folder holds something else.
     """
-    folder = Path(folder).absolute()
+    folder = absolute(folder)
     if folder.exists() and {path.name for path in folder.iterdir()} - {_ARRAYS}:
         raise UserError(
             f"{folder}: exists already and is not empty; choose another --out or "
@@ -94,18 +94,18 @@ def save(folder: str | Path, encoder: SavedEncoder) -> None:
     write_atomically(folder / _DESCRIPTION, json.dumps(description, indent=2).encode())
 
 
-def is_encoder(folder: str | Path) -> bool:
+def is_encoder(folder: epath.PathLike) -> bool:
     """Says whether a folder holds an encoder that `save` wrote."""
-    return (Path(folder) / _DESCRIPTION).is_file()
+    return (absolute(folder) / _DESCRIPTION).is_file()
 
 
-def load(folder: str | Path) -> SavedEncoder:
+def load(folder: epath.PathLike) -> SavedEncoder:
     """Reads the encoder of a folder that `save` wrote.
 
     Raises:
         UserError: the folder holds none, or it is damaged.
     """
-    folder = Path(folder)
+    folder = absolute(folder)
     file = folder / _DESCRIPTION
     try:
         description = json.loads(file.read_text())
@@ -123,12 +123,12 @@ def load(folder: str | Path) -> SavedEncoder:
         ) from error
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not an encoder of xdc ({error!r})") from error
-    arrays = checkpoint.read_arrays((folder / _ARRAYS).absolute())
+    arrays = checkpoint.read_arrays(folder / _ARRAYS)
     variables = _variables(spec, arrays, arrays.get("head") or {}, counters, folder)
     return SavedEncoder(spec, normalization, source, variables, clip, pretraining)
 
 
-def of_run(workdir: str | Path, name: str) -> SavedEncoder:
+def of_run(workdir: epath.PathLike, name: str) -> SavedEncoder:
     """Reads an encoder from the newest checkpoint of a run of `xdc pretrain`.
 
     Args:
@@ -139,7 +139,7 @@ def of_run(workdir: str | Path, name: str) -> SavedEncoder:
     Raises:
         UserError: no such run, encoder, or checkpoint.
     """
-    workdir = Path(workdir)
+    workdir = absolute(workdir)
     config = read_config(workdir)
     encoders = targets.make_plan(config["method"], config["same_modality"]).encoders
     if name not in encoders:
@@ -174,13 +174,13 @@ def _pretraining(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_config(workdir: str | Path) -> dict[str, Any]:
+def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     """Returns the config of a run of `xdc pretrain`.
 
     Raises:
         UserError: the folder is no workdir.
     """
-    file = Path(workdir) / "config.json"
+    file = absolute(workdir) / "config.json"
     try:
         config = json.loads(file.read_text())["config"]
     except FileNotFoundError as error:
@@ -200,7 +200,7 @@ def _variables(
     arrays: dict[str, Any],
     head: dict[str, Any],
     counters: dict[str, int],
-    where: Path,
+    where: epath.Path,
 ) -> Variables:
     """Gives stored arrays the tree of the encoder, whose lists have ints as keys."""
     _, params, batch_stats = layout.abstract(spec)
