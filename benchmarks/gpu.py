@@ -16,6 +16,7 @@ k-means of 1,048,576 x 512 features, k = 256: seconds of an update of the centro
 Where there is no GPU it says what it would run; --any_device does it nevertheless.
 """
 
+import os
 import time
 
 import numpy as np
@@ -119,6 +120,7 @@ def train_torch(config, batches, labels) -> tuple[float, list[float]]:
     from tests.weights.torch_release import AudioResNet, VideoResNet
     from xdc_jax.training.steps import RGB_MEAN, RGB_STD
 
+    torch.backends.cudnn.benchmark = True  # as XLA, which tries its convolutions
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     video, audio = config.video_model, config.audio_model
     networks = {
@@ -207,6 +209,7 @@ def main(_) -> None:
     if SAVE.value:
         save_batches(config)
         return
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch needs memory too
     import jax
 
     if jax.default_backend() != "gpu" and not ANY.value:

@@ -61,8 +61,11 @@ def files(tmp_path_factory, real_data):
     return folder
 
 
-def start(files, num_processes, num_devices, arguments, of_last=()):
-    """Starts the processes of a job with so many devices each."""
+def start(files, num_processes, num_devices, arguments, of_last=(), meet=False):
+    """Starts the processes of a job with so many devices each.
+
+    Several meet; one does on demand.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -77,7 +80,7 @@ def start(files, num_processes, num_devices, arguments, of_last=()):
     job = []
     for i in range(num_processes):
         command = [sys.executable, "-m", "xdc_jax", *arguments]
-        if num_processes > 1:
+        if num_processes > 1 or meet:
             command += [f"--coordinator_address={address}", f"--process_id={i}"]
             command += [f"--num_processes={num_processes}"]
         if i == num_processes - 1:
@@ -198,6 +201,17 @@ def test_a_notice_to_one_process_stops_all_and_others_go_on(files, two, tmp_path
         subprocess.run(["cp", "-r", workdir, copy], check=True)
         run(files, processes, devices, pretraining(files, copy))
         assert_same_run(copy, two, 1e-4)
+
+
+def test_a_process_alone_that_jax_watches_sees_a_notice(files, tmp_path):
+    """As on one host of Cloud TPU, where JAX takes note of SIGTERM in our place."""
+    workdir = tmp_path / "run"
+    job = start(files, 1, 2, pretraining(files, workdir), meet=True)
+    wait_for_lines(workdir, 1, job)
+    job[0].send_signal(signal.SIGTERM)
+    found, outputs = statuses(job)
+    assert found == [preemption.EXIT_STATUS], outputs
+    assert newest(workdir)[0] > 0
 
 
 def wait_for_lines(workdir, count, job):

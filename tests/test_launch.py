@@ -447,6 +447,7 @@ def test_bad_name(cloud, name):
         ({"tpu": None}, "--tpu is missing"),
         ({"tpu": "v9-8"}, "found 'v9-8'"),
         ({"data": None}, "--data is missing"),
+        ({"verb": "finetune"}, "--arg=--weights=... is missing"),
         ({"config": "configs/none.py"}, "there is no file configs/none.py"),
         ({"config": str(REPO / "configs/xdc_kinetics.py")}, "that git tracks"),
         ({"config": "untracked"}, "that git tracks"),

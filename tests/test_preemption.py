@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -61,6 +62,7 @@ def test_a_notice_of_the_metadata_server_is_one_to_the_process(key, answer):
         assert process.stdout.readline() == "follows\n"
         while len(asked) < 6:
             assert process.poll() is None
+            time.sleep(0.02)
         said[key] = answer
         assert process.communicate(timeout=60)[0] == "noticed\n"
         server.shutdown()

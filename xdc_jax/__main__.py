@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 
 from absl import flags
 from absl import logging as absl_logging
@@ -42,14 +43,20 @@ def _fail(verb: str, message: object) -> int:
     return 2
 
 
+def _in_job() -> bool:
+    """Whether this process has met the others of a job."""
+    jax = sys.modules.get("jax")
+    return bool(jax) and jax.distributed.is_initialized()
+
+
 def _leave(status: int) -> int:
     """Returns the exit status, or in a job of several processes ends this one with it.
 
     At its regular end it would wait for the others, which may wait for it.
     """
-    jax = sys.modules.get("jax")
-    if jax and jax.distributed.is_initialized():
+    if _in_job():
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
     return status
 
@@ -96,12 +103,18 @@ def main(argv: list[str] | None = None) -> int:
         return module.main() or 0
     except preemption.PreemptedError as notice:
         print(f"xdc {verb}: {notice}", file=sys.stderr)
-        return preemption.EXIT_STATUS
+        status = preemption.EXIT_STATUS
+        return status if notice.together else _leave(status)
     except (UserError, OSError) as error:  # OSError: of files, such as a full disk
         return _leave(_fail(verb, error))
     except KeyboardInterrupt:
         print(f"xdc {verb}: interrupted", file=sys.stderr)
-        return 130
+        return _leave(130)
+    except Exception:
+        if not _in_job():
+            raise
+        traceback.print_exc()
+        return _leave(1)
 
 
 if __name__ == "__main__":

@@ -253,6 +253,7 @@ def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
     mesh = parallel.make_mesh(jax.local_devices()) if mesh is None else mesh
     parallel.check_batch_size(job.batch_size, mesh)
     hosts.on_first(lambda: features.claim(job.out, job.request(), job.about()))
+    hosts.check_shared(job.out / features.REQUEST_FILE, "out")
     apply, shapes = compile_encoders(job, mesh)
     paths, wanted = [], []
     for split, slices in job.source.slices.items():
@@ -288,12 +289,11 @@ def extract(job: Job, mesh: jax.sharding.Mesh | None = None) -> Done:
             num_rows += len(rows["label"])
             num_clips += sum(map(len, next(iter(parts.values()))))
             progress.update(num_records, num_rows)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("features are written")
+    multihost_utils.sync_global_devices("features are written")
     shards = list(zip([split for split, _ in wanted], paths, strict=True))
     lengths, rejected = features.reports(shards)
     num_rows = sum(map(sum, lengths.values()))
-    if jax.process_index() == 0:
+    if hosts.is_first():
         if rejected:
             features.write_rejected(job.out, rejected)
         if num_rows:

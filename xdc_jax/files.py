@@ -25,8 +25,14 @@ def is_local(path: epath.PathLike) -> bool:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Returns a path that does not depend on the current folder; a URL as it is."""
+    """Returns a path that does not depend on the current folder; gs://... as it is.
+
+    Raises:
+        UserError: it is another URL.
+    """
     if not is_local(path):
+        if not os.fspath(path).startswith("gs://"):
+            raise UserError(f"found {path}, expected a local path or gs://...")
         return epath.Path(path)
     return epath.Path(os.path.abspath(os.path.expanduser(path)))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from absl import flags
+from etils import epath
 from jax.experimental import multihost_utils
 
 from xdc_jax import preemption
@@ -83,6 +84,20 @@ def on_first(action: Callable[[], None]) -> None:
             found = error
     if agreed(found is not None):
         raise found or UserError("process 0 stopped; its message says why")
+
+
+def check_shared(file: epath.Path, flag: str) -> None:
+    """Checks that this process sees a file that the first one wrote.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not file.exists():
+        raise UserError(
+            f"--{flag}: process {jax.process_index()} does not find {file}, which "
+            "process 0 wrote; all hosts of a job need the same folder, as of a network "
+            "disk or a bucket (gs://...)"
+        )
 
 
 def gather(rows: np.ndarray | jax.Array) -> np.ndarray:

@@ -45,12 +45,7 @@ from xdc_jax.launching import commands, gcloud, job
 
 log = logging.getLogger(__name__)
 
-# verb -> the flags without which it would end in an error, after a long wait
-VERBS = {
-    "pretrain": ("config", "data", "workdir"),
-    "finetune": ("config", "data", "workdir"),
-    "extract": (),
-}
+VERBS = ("pretrain", "finetune")
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,7 +58,7 @@ def define_flags() -> None:
     flags.DEFINE_string("tpu", None, "Accelerator type, such as v5litepod-16.")
     flags.DEFINE_string("runtime_version", None, "Default: the one for --tpu.")
     flags.DEFINE_bool("spot", False, "Cheaper, and preempted at any time.")
-    flags.DEFINE_enum("verb", "pretrain", list(VERBS), "What to run.")
+    flags.DEFINE_enum("verb", "pretrain", VERBS, "What to run.")
     flags.DEFINE_string("config", None, "Of the verb: FILE.py or FILE.py:key=value,...")
     flags.DEFINE_string("data", None, "Of the verb: gs://...")
     flags.DEFINE_string("workdir", None, "Of the verb: gs://...")
@@ -125,23 +120,22 @@ def main() -> int:
 
 def job_arguments(args: flags.FlagValues) -> list[str]:
     """Returns the arguments of `xdc` on the workers; UserError if they cannot work."""
-    for name in VERBS[args.verb]:
+    for name in ("config", "data", "workdir"):
         if not args[name].value:
             raise UserError(f"--{name} is missing: xdc {args.verb} needs it")
-    found = [args.verb]
-    if args.config:
-        found.append(f"--config={_config(args.config)}")
+    if args.verb == "finetune" and not any(a.startswith("--weights") for a in args.arg):
+        raise UserError("--arg=--weights=... is missing: xdc finetune needs it")
+    found = [args.verb, f"--config={_config(args.config)}"]
     for name in ("data", "workdir"):
         value = args[name].value
-        if value and not value.startswith("gs://"):
+        if not value.startswith("gs://"):
             log.warning(
                 "--%s=%s is a path on the disk of each worker, which ends with the "
                 "slice; expected gs://...",
                 name,
                 value,
             )
-        if value:
-            found.append(f"--{name}={value}")
+        found.append(f"--{name}={value}")
     return [*found, *args.arg]
 
 

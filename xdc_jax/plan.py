@@ -19,13 +19,14 @@ A topology is GENERATION:SHAPE, in chips: v4, v5p (three axes), v5e, v6e (two).
 
 import json
 import logging
+import math
 
 from absl import flags
 from ml_collections import config_flags
 
 from xdc_jax import config as config_lib
 from xdc_jax.errors import UserError
-from xdc_jax.files import write_atomically
+from xdc_jax.files import absolute, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def main() -> None:
             row["price"] = rate and row["hours"] and rate * row["chip_hours"]
             row["clips_per_host_core"] = args.clips_per_host_core
         text = json.dumps({"slices": rows}, indent=2) + "\n"
-        write_atomically(args.out, text.encode())
+        write_atomically(absolute(args.out), text.encode())
         log.info("wrote %s", args.out)
 
 
@@ -101,7 +102,7 @@ def price(given: list[str], topology: str) -> float | None:
             number = None
         if (
             number is None
-            or found[generation] < 0
+            or not 0 <= found[generation] < math.inf
             or (equals and generation not in CHIPS)
         ):
             raise UserError(

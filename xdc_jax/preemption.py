@@ -4,7 +4,7 @@ Verbs that can go on where they stopped watch for it: they ask between their ste
 what they have, and end with `EXIT_STATUS`. All others die of it, as usual.
 
 Where several processes do steps together, a notice to one of them concerns all, and all
-have to stop at the same step. JAX sees to that once they have met
+have to stop at the same step. JAX sees to that once they have met, also a process alone
 (`multihost_utils.reached_preemption_sync_point`), and takes note of SIGTERM itself.
 """
 
@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import urllib.request
+from http.client import HTTPException
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
 
@@ -30,7 +31,15 @@ _asked = itertools.count()
 
 
 class PreemptedError(Exception):
-    """What was done so far is saved; start again to go on."""
+    """What was done so far is saved; start again to go on.
+
+    Attributes:
+        together: all processes of the job stop.
+    """
+
+    def __init__(self, together: bool = True):
+        super().__init__("preempted; start the same command again to go on")
+        self.together = together
 
 
 def watch() -> None:
@@ -64,7 +73,7 @@ def follow_metadata(every_s: float = 5.0) -> None:
         try:
             with urllib.request.urlopen(request, timeout=every_s) as answer:
                 return answer.read(100).decode()
-        except OSError:  # it is busy, or this is no such machine
+        except (OSError, HTTPException):  # it is busy, or this is no such machine
             return ""
 
     def follow() -> None:
@@ -87,7 +96,7 @@ def noticed(together: bool = True) -> bool:
 
     if (
         together
-        and jax.process_count() > 1
+        and jax.distributed.is_initialized()
         and multihost_utils.reached_preemption_sync_point(next(_asked))
     ):
         _noticed.set()
@@ -97,4 +106,4 @@ def noticed(together: bool = True) -> bool:
 def check(together: bool = True) -> None:
     """Raises PreemptedError after a notice; for places where nothing is to be saved."""
     if noticed(together):
-        raise PreemptedError("preempted; start the same command again to go on")
+        raise PreemptedError(together)

@@ -389,7 +389,7 @@ def main() -> None:
     config_lib.check(config)
     spec = clips_lib.ClipSpec(**config.clip)
     plan = targets.make_plan(config.method, config.same_modality)
-    prepared = shards.open_prepared(flags.FLAGS.data)
+    prepared = shards.open_prepared(files.absolute(flags.FLAGS.data))
     clips = clips_lib.ClipData(prepared, spec, config.seed, plan.modalities)
     row = pretrain(config, clips, flags.FLAGS.workdir)
     if hosts.is_first():

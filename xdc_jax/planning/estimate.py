@@ -186,7 +186,7 @@ def largest_batch(
     clips_per_core: int,
     train: Program | DoesNotFit,
 ) -> int:
-    """Returns the most clips per core whose training step fits, 0 if not one does.
+    """Returns the most clips per core that fit with waiting batches, 0 if not one does.
 
     What a program needs grows almost in proportion to its batch, so the next size to
     compile is where the line through the last two meets what there is. Sizes above STEP
@@ -199,17 +199,19 @@ def largest_batch(
         clips_per_core: that are known of.
         train: their training step.
     """
-    known = {clips_per_core: train}
-    for _ in range(MOST_COMPILES):
-        size = next_batch(
-            {n: program.hbm_needed for n, program in known.items()},
-            {n for n, program in known.items() if isinstance(program, Program)},
-            tpu.chip.hbm_bytes,
-        )
+    ahead_bytes = AHEAD * programs.batch_bytes(config)
+    needed, fit, size = {}, set(), clips_per_core
+    for _ in range(1 + MOST_COMPILES):
+        if size != clips_per_core:
+            cores = tpu.mesh.size
+            train = programs.train_step(tpu, config, num_clips, size * cores)
+        needed[size] = train.hbm_needed and train.hbm_needed + size * ahead_bytes
+        if isinstance(train, Program) and needed[size] <= tpu.chip.hbm_bytes:
+            fit.add(size)
+        size = next_batch(needed, fit, tpu.chip.hbm_bytes)
         if size is None:
             break
-        known[size] = programs.train_step(tpu, config, num_clips, size * tpu.mesh.size)
-    return max((n for n, p in known.items() if isinstance(p, Program)), default=0)
+    return max(fit, default=0)
 
 
 def next_batch(

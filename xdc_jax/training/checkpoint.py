@@ -97,7 +97,7 @@ class Checkpoints:
             except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
                 damage = str(error) or repr(error)
             if hosts.any_of(bool(damage)):
-                damaged[step] = damage
+                damaged[step] = damage or "another process could not read it"
                 continue
             for number, reason in damaged.items():
                 log.warning(

@@ -151,5 +151,7 @@ class TrainingLoop:
 
     def close(self) -> None:
         """Waits for saves under way and closes the files."""
-        self.log.close()
-        self.checkpoints.close()
+        try:
+            self.log.close()
+        finally:
+            self.checkpoints.close()

@@ -12,7 +12,7 @@ from tensorboardX import SummaryWriter
 
 from xdc_jax import hosts
 from xdc_jax.errors import UserError
-from xdc_jax.files import is_local, write_atomically
+from xdc_jax.files import is_local, reaching, write_atomically
 
 _LINES, _TIMING = "metrics.jsonl", "timing.jsonl"
 
@@ -74,10 +74,11 @@ class MetricsLog:
         if self._temporary is None:
             return
         self._tensorboard.flush()
-        for pattern in ("*.jsonl", "tensorboard/*"):
-            for file in self._folder.glob(pattern):
-                to = self._workdir / file.relative_to(self._folder)
-                write_atomically(to, file.read_bytes())
+        with reaching(self._workdir):
+            for pattern in ("*.jsonl", "tensorboard/*"):
+                for file in self._folder.glob(pattern):
+                    to = self._workdir / file.relative_to(self._folder)
+                    write_atomically(to, file.read_bytes())
 
     def close(self) -> None:
         """Writes out what is buffered."""
@@ -86,8 +87,8 @@ class MetricsLog:
         self._file.close()
         self._tensorboard.close()
         if self._temporary is not None:
-            self.publish()
-            self._temporary.cleanup()
+            with self._temporary:
+                self.publish()
 
 
 def _read(file: epath.Path) -> bytes:

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Mapping
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -35,13 +34,7 @@ def claim(
     """
     with reaching(workdir):
         hosts.on_first(lambda: _claim(workdir, config, made_from))
-        found = (workdir / "config.json").exists()
-    if not found:
-        raise UserError(
-            f"--workdir: process {jax.process_index()} does not find "
-            f"{workdir / 'config.json'}, which process 0 wrote; all hosts of a job "
-            "need the same folder, as of a network disk or a bucket (gs://...)"
-        )
+        hosts.check_shared(workdir / "config.json", "workdir")
 
 
 def _claim(
