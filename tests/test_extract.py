@@ -264,6 +264,16 @@ def test_several_hosts_share_the_slices(clips, tmp_path, monkeypatch):
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
+def test_a_host_that_does_not_see_the_folder(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda value: value)
+    with pytest.raises(UserError, match="--out: process 1 does not find .*/mine"):
+        extract.extract(
+            job(clips, tmp_path / "mine"), parallel.make_mesh(jax.devices())
+        )
+
+
 def test_folders_of_something_else(clips, tmp_path):
     extract.extract(job(clips, tmp_path / "a"))
     with pytest.raises(UserError, match=r"holds other features \(views differ\)"):
